@@ -1,0 +1,110 @@
+"""Which layers are perturbed now, and when they are chosen again."""
+
+import numpy as np
+
+from keras_lwsam._layers import perturbable
+from keras_lwsam.selection import Observations
+
+
+class Adaptation:
+    """The course of a selection over a training run. Python, between steps.
+
+    Args:
+        selection: A `selection.Selection`.
+        layers: The network's layers, as `all_layers` gives them.
+        trainable: The network's trainable variables.
+
+    Attributes:
+        layers: The layers that can be perturbed now, input side first.
+        selected: Positions of the perturbed ones in `layers`.
+    """
+
+    def __init__(self, selection, layers, trainable):
+        self.selection = selection
+        self.refreshes = 0
+        self.steps = 0
+        self._all_layers = layers
+        self.layers = perturbable(layers, trainable)
+        self.selected = selection.resolve(self.layers)
+
+    def follow(self, trainable):
+        """Takes note of layers that were frozen or thawed since."""
+        layers = perturbable(self._all_layers, trainable)
+        paths = [layer.path for layer in layers]
+        if paths != self.layer_paths:
+            kept = [i for i, p in enumerate(paths) if p in self.selected_paths]
+            whole = len(kept) == len(self.selected)
+            self.layers = layers
+            is_adaptive = self.selection.refresh is not None
+            self.selected = (
+                tuple(kept)
+                if is_adaptive and whole
+                else self.selection.resolve(layers)
+            )
+        else:
+            self.layers = layers
+
+    @property
+    def layer_paths(self) -> list[str]:
+        return [layer.path for layer in self.layers]
+
+    @property
+    def selected_paths(self) -> list[str]:
+        return [self.layers[i].path for i in self.selected]
+
+    def weight_indices(self) -> tuple[int, ...]:
+        """Positions, among all weights, of those that are perturbed."""
+        return tuple(
+            index
+            for position in self.selected
+            for index in self.layers[position]
+            .only(self.selection.includes)
+            .indices
+        )
+
+    def is_due(self, at_epoch: bool) -> bool:
+        """Whether it is time to choose again."""
+        refresh = self.selection.refresh
+        if at_epoch or refresh is None:
+            return refresh == "epoch"
+        return refresh != "epoch" and self.steps >= refresh
+
+    def refresh(self, squared_norms):
+        """Chooses again.
+
+        Args:
+            squared_norms: Array with an entry a weight, or `None` if no step
+                has been measured since the last time.
+        """
+        self.refreshes += 1
+        self.steps = 0
+        self.selected = self.selection.resolve(
+            self.layers,
+            Observations(
+                squared_norms, tuple(self.selected_paths), self.refreshes
+            ),
+        )
+
+    def to_array(self) -> np.ndarray:
+        """Everything that resuming needs, as integers."""
+        return np.array([self.refreshes, self.steps, *self.selected], "int64")
+
+    def check_array(self, array):
+        """Refuses what `to_array` of such a network cannot have given."""
+        array = np.asarray(array)
+        if array.ndim != 1 or len(array) < 2 or (array < 0).any():
+            raise ValueError(
+                "The saved selection is damaged: expected at least two "
+                f"non-negative integers. Received: {array!r}"
+            )
+        if (array[2:] >= len(self.layers)).any():
+            raise ValueError(
+                "The saved selection is that of another network: this one has "
+                f"{len(self.layers)} perturbable layers. "
+                f"Received: positions {array[2:].tolist()}"
+            )
+
+    def from_array(self, array):
+        """Continues where `to_array` was."""
+        self.refreshes, self.steps, *selected = (int(x) for x in array)
+        self.selected = tuple(selected)

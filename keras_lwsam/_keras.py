@@ -1,0 +1,200 @@
+"""The only file that touches names which Keras does not make public."""
+
+import contextlib
+import inspect
+import itertools
+
+import keras
+from keras.src import backend
+
+# What `compile` leaves on a model for its `compute_loss`, `compute_metrics`
+# and `metrics` to use.
+_COMPILED = ("_compile_loss", "_compile_metrics", "_loss_tracker", "compiled")
+
+
+def walk_layers(layer):
+    """`layer` and all layers inside it, depth first, in order of creation."""
+    seen = set()
+
+    def walk(layer):
+        if id(layer) in seen:
+            return
+        seen.add(id(layer))
+        yield layer
+        for sublayer in layer._layers:
+            yield from walk(sublayer)
+
+    return walk(layer)
+
+
+def own_weights(layer):
+    """The trainable weights that `layer` has and none of its sublayers.
+
+    `trainable = False` on a layer does not change the answer.
+    """
+    inner = {
+        id(variable)
+        for sublayer in walk_layers(layer)
+        if sublayer is not layer
+        for variable in sublayer._trainable_variables
+    }
+    return [v for v in layer._trainable_variables if id(v) not in inner]
+
+
+def reading_order(network):
+    """Rank of each variable in the order in which a call reads them.
+
+    Known where the network knows its inputs, as functional and sequential ones
+    do. Elsewhere the order in which layers were made has to do.
+
+    Returns:
+        Dict from the `id` of a variable to its rank; empty if not known.
+    """
+    functional = getattr(network, "_functional", None) or network
+    inputs = getattr(functional, "_inputs_struct", None)
+    if inputs is None:
+        return {}
+    recorder = _ReadRecorder()
+
+    def call_and_record(x):
+        with recorder:
+            return call(network, x, training=False)
+
+    backend.compute_output_spec(call_and_record, inputs)
+    return {key: rank for rank, key in enumerate(recorder.first_reads)}
+
+
+class _ReadRecorder(keras.StatelessScope):
+    """Notes which variables are read inside it, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.first_reads = {}
+
+    def get_current_value(self, variable):
+        self.first_reads.setdefault(id(variable))
+        return super().get_current_value(variable)
+
+
+def is_built(network):
+    """Whether every layer of `network` has its variables."""
+    return network.built and all(layer.built for layer in walk_layers(network))
+
+
+def distribute_strategy(model):
+    """The strategy under whose scope `model` was made, or `None`."""
+    return getattr(model, "_distribute_strategy", None)
+
+
+def call(network, x, training):
+    """`network(x)` as `fit` and `evaluate` of `keras.Model` call it."""
+    if "training" in inspect.signature(network.call).parameters:
+        return network(x, training=training)
+    return network(x)
+
+
+def compute_loss(network, x, y, y_pred, sample_weight, training):
+    """The network's loss, whether or not its rule knows `training`."""
+    return network._compute_loss(x, y, y_pred, sample_weight, training)
+
+
+def build_compiled(model, iterator):
+    """Creates what `compile` left for the first batch to shape.
+
+    Variables of losses and metrics must not be created while a step is
+    traced: their initial values would become constants of the step.
+
+    Args:
+        model: A compiled model.
+        iterator: Iterator over batches.
+
+    Returns:
+        An iterator over the same batches.
+    """
+    parts = (model._compile_loss, model._compile_metrics)
+    if all(part is None or part.built for part in parts):
+        return iterator
+    spec = getattr(iterator, "element_spec", None)
+    if spec is None:
+        spec = next(iterator)
+        iterator = itertools.chain([spec], iterator)
+    model._symbolic_build(data_batch=spec)
+    return iterator
+
+
+def track_loss(model, loss, x):
+    """Counts a batch's loss in the `loss` of the logs."""
+    first = next(part for part in keras.tree.flatten(x) if part is not None)
+    model._loss_tracker.update_state(
+        loss, sample_weight=keras.ops.shape(first)[0]
+    )
+
+
+@contextlib.contextmanager
+def lend_compiled(model, network):
+    """Lets `network` compute losses and metrics as `model` was compiled.
+
+    A network may override `compute_loss` or `compute_metrics`; those must run,
+    on the network, with the losses and metrics given to the wrapper.
+    """
+    # Not by `setattr`: Keras would track a second owner of the metrics.
+    own = vars(network)
+    kept = {name: own[name] for name in _COMPILED}
+    own.update({name: vars(model)[name] for name in _COMPILED})
+    try:
+        yield
+    finally:
+        own.update(kept)
+
+
+@contextlib.contextmanager
+def in_float32(layers):
+    """Lets `layers` of 16-bit weights compute in float32, 16 bits outside.
+
+    A perturbation of a bfloat16 weight is mostly smaller than half a unit in
+    its last place. In 16 bits it would round to nothing; so the layers that
+    are perturbed take float32 weights, and hand on what they always do.
+    """
+    kept = [(layer, dict(vars(layer))) for layer in layers]
+    for layer in layers:
+        own = vars(layer)
+        own["_dtype_policy"] = keras.dtype_policies.DTypePolicy("float32")
+        own["call"] = _casting_back(layer, layer.compute_dtype, layer.call)
+    try:
+        yield
+    finally:
+        for layer, attributes in kept:
+            for name in ("_dtype_policy", "call"):
+                if name in attributes:
+                    vars(layer)[name] = attributes[name]
+                else:
+                    del vars(layer)[name]
+
+
+def _casting_back(layer, dtype, call):
+    def cast(output):
+        if keras.backend.is_float_dtype(keras.ops.dtype(output)):
+            return keras.ops.cast(output, dtype)
+        return output
+
+    def call_and_cast(*args, **kwargs):
+        return keras.tree.map_structure(cast, call(*args, **kwargs))
+
+    return call_and_cast
+
+
+def summary_writer(log_dir):
+    """A writer of TensorBoard event files, TensorFlow's own."""
+    import tensorflow as tf
+
+    return tf.summary.create_file_writer(str(log_dir))
+
+
+def write_scalars(writer, scalars, step):
+    """Writes a dict from tag to number at a step, for TensorBoard."""
+    import tensorflow as tf
+
+    with writer.as_default():
+        for tag, number in scalars.items():
+            tf.summary.scalar(tag, number, step=step)
+    writer.flush()

@@ -1,0 +1,534 @@
+"""`LWSAMModel`: sharpness-aware training of any Keras model by `fit`."""
+
+import collections
+import inspect
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_lwsam import _arguments, _engines, _keras, _layers, step
+from keras_lwsam import methods as methods_module
+from keras_lwsam import selection as selection_module
+from keras_lwsam._adaptation import Adaptation
+
+# Compiled steps kept at a time. Each holds a traced graph; a selection that
+# wanders further than this forgets the one that it left longest ago.
+_KEPT_STEPS = 64
+
+
+@keras.saving.register_keras_serializable(package="keras_lwsam")
+class LWSAMModel(keras.Model):
+    r"""Trains a Keras model with (layer-wise) sharpness-aware minimization.
+
+    Every step evaluates the gradient at the weights w, moves the weights of
+    the selected layers S by a perturbation, and steps along the gradient at
+    the moved weights (see `methods` for the family of rules):
+
+    $$ \epsilon_S = \rho \, \frac{\nabla_S L(w)}{\lVert \nabla_S L(w) \rVert_2},
+       \qquad
+       w \leftarrow \mathrm{optimizer}(w, \nabla L(w + \epsilon)) $$
+
+    Everything upstream of the first selected layer is computed once. The
+    weights themselves are never moved: the network is called with the moved
+    values in their place.
+
+    The wrapper is an ordinary `keras.Model`: `compile`, `fit`, `evaluate`,
+    `predict`, callbacks, `save` and `keras.saving.load_model` work. The
+    network is trained in place and stays available as `model`.
+
+    Args:
+        model: The network: any built `keras.Model`.
+        method: Name of a method, such as `"sam"`, or a `methods.Method`.
+            Defaults to `"sam"`.
+        rho: Radius of the perturbation, a non-negative float, for a method
+            given by name. Defaults to the method's own.
+        layers: Which layers are perturbed. `None`: the default,
+            `selection.LargestGradientNorm(0.25)`; an int: so many layers of
+            the largest gradient norm; a float in (0, 1]: that share of them;
+            `"all"`; a layer path, a regular expression on layer paths, or a
+            list of those; or a `selection.Selection`.
+        perturbation_norm: `"selected"`: the gradient norm over the selected
+            layers divides, so that the perturbation has length `rho`.
+            `"all"`: the gradient norm of the whole network divides, as if all
+            layers were selected; needs a full clean backward pass. Defaults
+            to `"selected"`.
+        sync_perturbation: Under `tf.distribute`: `False`, each replica is
+            perturbed along its own gradient (m-sharpness); `True`, all along
+            the gradient of the global batch. Defaults to `False`.
+        sharpness_metrics: Whether `sharpness` (loss at the perturbed weights
+            minus loss) and `gradient_norm` (norm of the clean gradient over
+            the selected layers), both averaged over the epoch, are logged
+            with the other metrics. Defaults to `True`.
+        name: Name of the wrapper.
+        **kwargs: Further arguments of `keras.Model`, such as `trainable`.
+
+    Attributes:
+        model: The network.
+        method: The `methods.Method`.
+        selection: The `selection.Selection`.
+        layer_paths: Paths of the layers that can be perturbed, input side
+            first. A layer is one that owns trainable weights itself.
+        selected_layers: Paths of those that are perturbed now.
+        layer_gradient_norms: Dict from layer path to the L2 norm of its
+            gradient in the latest step; zeros before the first.
+        trace_count: How often the training step was traced since `compile`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If `model` is not built, has no trainable layer or a
+            `train_step` of its own, if `layers` selects nothing or is
+            ambiguous, or if `rho` is given together with a `Method`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_lwsam import LWSAMModel
+    >>> network = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(3, name="logits"),
+    ... ])
+    >>> model = LWSAMModel(network, layers=1, rho=0.05)
+    >>> model.compile(
+    ...     "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ... )
+    >>> x, y = np.ones((16, 4)), np.zeros(16)
+    >>> history = model.fit(x, y, epochs=2, verbose=0)
+    >>> sorted(history.history)
+    ['gradient_norm', 'loss', 'sharpness']
+
+    References:
+        Lee: layer-wise gradient norm penalizing, KDD 2024, arXiv:2503.14205.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        method: str | methods_module.Method = "sam",
+        rho: float | None = None,
+        layers=None,
+        *,
+        perturbation_norm: str = "selected",
+        sync_perturbation: bool = False,
+        sharpness_metrics: bool = True,
+        name: str | None = None,
+        **kwargs,
+    ):
+        engine_class = _engines.current()
+        _check_network(model)
+        method = methods_module.get(method, rho)
+        selection = selection_module.get(layers)
+        all_layers = _layers.all_layers(model)
+        _check_trainable(model, all_layers)
+        adaptation = Adaptation(
+            selection, all_layers, model.trainable_variables
+        )
+        _arguments.choice(
+            "perturbation_norm", perturbation_norm, ("selected", "all")
+        )
+        _arguments.boolean("sync_perturbation", sync_perturbation)
+        _arguments.boolean("sharpness_metrics", sharpness_metrics)
+
+        # The network casts its own inputs; loss scaling goes by its policy.
+        kwargs = {"dtype": model.dtype_policy, "autocast": False, **kwargs}
+        super().__init__(name=name, **kwargs)
+        if _keras.distribute_strategy(model) != _keras.distribute_strategy(
+            self
+        ):
+            raise ValueError(
+                "The network and its `LWSAMModel` must be made under the same "
+                "`tf.distribute` strategy. Move both constructors into one "
+                "`with strategy.scope():` block."
+            )
+        self.model = model
+        self.method = method
+        self.selection = selection
+        self.perturbation_norm = perturbation_norm
+        self.sync_perturbation = sync_perturbation
+        self.sharpness_metrics = sharpness_metrics
+        self.supports_masking = True
+        self.trace_count = 0
+        # A step without perturbation is that of `fit` bit for bit. Measuring
+        # its gradients would change the last bits: TensorFlow regroups the
+        # factors of a product that only the optimizer reads.
+        self.measures_plain_steps = False
+        self._engine_class = engine_class
+        self._adaptation = adaptation
+        self._weights_of_network = [
+            weight for layer in all_layers for weight in layer.weights
+        ]
+        self._layer_of = [
+            layer.layer for layer in all_layers for _ in layer.weights
+        ]
+        self._create_state()
+        self.built = True
+
+    def _create_state(self):
+        count = len(self._weights_of_network)
+        # Squared gradient norm of each weight: of the latest step, summed
+        # since the epoch began, and summed since the last refresh.
+        self._squared_norms = self._state((3, count), "squared_norms")
+        self._measured_steps = self._state((2,), "measured_steps")
+        values = [ops.convert_to_numpy(v) for v in self._weights_of_network]
+        state = self.method.initial_state(values)
+        self._method_state = tree.map_structure(
+            lambda a: self._state(np.shape(a), "method_state", np.asarray(a)),
+            state,
+        )
+        self._reported = {}
+        if self.sharpness_metrics:
+            self._reported = {
+                name: keras.metrics.Mean(name=name)
+                for name in ("sharpness", "gradient_norm")
+            }
+
+    def _state(self, shape, name, value=None):
+        return self.add_weight(
+            shape=shape,
+            dtype="float32" if value is None else str(value.dtype),
+            initializer="zeros"
+            if value is None
+            else lambda shape, dtype: ops.convert_to_tensor(value, dtype),
+            trainable=False,
+            aggregation="mean",
+            name=name,
+        )
+
+    # What the user reads.
+
+    @property
+    def layer_paths(self) -> list[str]:
+        return self._adaptation.layer_paths
+
+    @property
+    def selected_layers(self) -> list[str]:
+        return self._adaptation.selected_paths
+
+    @property
+    def layer_gradient_norms(self) -> dict[str, float]:
+        squared = ops.convert_to_numpy(self._squared_norms)[0]
+        return self._by_path(squared)
+
+    @property
+    def epoch_layer_gradient_norms(self) -> dict[str, float]:
+        """Root mean square of each layer's gradient norm in this epoch."""
+        squared = ops.convert_to_numpy(self._squared_norms)[1]
+        steps = ops.convert_to_numpy(self._measured_steps)[0]
+        return self._by_path(squared / max(steps, 1.0))
+
+    def _by_path(self, squared_norms):
+        layers = self._adaptation.layers
+        norms = _layers.gradient_norms(layers, squared_norms)
+        return {
+            layer.path: float(norm)
+            for layer, norm in zip(layers, norms, strict=True)
+        }
+
+    # The network's own ways.
+
+    def call(self, inputs, training=None):
+        return _keras.call(self.model, inputs, training)
+
+    def compute_loss(
+        self,
+        x=None,
+        y=None,
+        y_pred=None,
+        sample_weight=None,
+        training=True,
+    ):
+        with _keras.lend_compiled(self, self.model):
+            return _keras.compute_loss(
+                self.model, x, y, y_pred, sample_weight, training
+            )
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        with _keras.lend_compiled(self, self.model):
+            return self.model.compute_metrics(x, y, y_pred, sample_weight)
+
+    def test_step(self, data):
+        with _keras.lend_compiled(self, self.model):
+            return self.model.test_step(data)
+
+    def predict_step(self, data):
+        return self.model.predict_step(data)
+
+    @property
+    def metrics(self):
+        with _keras.lend_compiled(self, self.model):
+            metrics = list(self.model.metrics)
+        return metrics + list(self._reported.values())
+
+    @property
+    def output_names(self):
+        return self.model.output_names
+
+    def get_layer(self, name=None, index=None):
+        """The network's layer of this name or index."""
+        return self.model.get_layer(name=name, index=index)
+
+    def summary(self, *args, **kwargs):
+        """Prints a summary of the network."""
+        return self.model.summary(*args, **kwargs)
+
+    # Training.
+
+    def train_step(self, data):
+        """One sharpness-aware step on one batch."""
+        if self._engine_class.is_tracing():
+            self.trace_count += 1
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        weights = self._weights_of_network
+        trained = {id(v) for v in self.trainable_variables}
+        indices = [i for i, v in enumerate(weights) if id(v) in trained]
+        selected = self._adaptation.weight_indices()
+        ascent = selected if self.perturbation_norm == "selected" else indices
+        engine = self._engine_class(
+            network=self.model,
+            compute_loss=self.compute_loss,
+            optimizer=self.optimizer,
+            weights=weights,
+            layer_of=self._layer_of,
+            dense=ascent,
+            synchronize=self.sync_perturbation,
+        )
+        state = tree.map_structure(
+            lambda v: ops.convert_to_tensor(v.value), self._method_state
+        )
+        update, counted = step.run(
+            engine=engine,
+            method=self.method,
+            batch=(x, y, sample_weight),
+            state=state,
+            weights=indices,
+            selected=selected,
+            ascent=ascent,
+        )
+        engine.assign(counted.assignments)
+        _keras.track_loss(self, counted.loss, x)
+        _, measures = self._variant()
+        if measures:
+            norms = engine.squared_norms(update.gradients)
+        engine.apply(update.gradients, self.trainable_variables)
+        if update.displacement is not None:
+            engine.displace(update.displacement)
+        if measures:
+            self._keep(update, state, norms)
+        results = self.compute_metrics(x, y, counted.predictions, sample_weight)
+        return {
+            **results,
+            **{name: m.result() for name, m in self._reported.items()},
+        }
+
+    def _keep(self, update, state, squared_norms):
+        """Notes what the step has learnt, unless it was not finite."""
+        is_finite = ops.all(ops.isfinite(squared_norms))
+        for variable, value in zip(
+            tree.flatten(self._method_state),
+            tree.flatten(step.when_finite(is_finite, update.state, state)),
+            strict=True,
+        ):
+            variable.assign(value)
+        norms = ops.convert_to_tensor(self._squared_norms.value)
+        seen = ops.cast(is_finite, norms.dtype)
+        fresh = ops.stack(
+            [squared_norms, norms[1] + squared_norms, norms[2] + squared_norms]
+        )
+        self._squared_norms.assign(ops.where(is_finite, fresh, norms))
+        self._measured_steps.assign(self._measured_steps + seen)
+        for name, metric in self._reported.items():
+            value = getattr(update, name)
+            value = ops.cast(0.0 if value is None else value, "float32")
+            metric.update_state(ops.where(is_finite, value, 0.0))
+
+    def make_train_function(self, force=False):
+        if self.train_function is not None and not force:
+            return self.train_function
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        _check_same_weights(self.model, self._weights_of_network)
+        _check_trainable(self.model, self._adaptation.layers)
+        self._adaptation.follow(self.model.trainable_variables)
+        self.trace_count = 0
+        compiled = collections.OrderedDict()
+        make_compiled = super().make_train_function
+
+        def train_function(iterator):
+            iterator = _keras.build_compiled(self, iterator)
+            if self._adaptation.is_due(at_epoch=False):
+                self._refresh()
+            variant = self._variant()
+            if variant not in compiled:
+                make_compiled(force=True)
+                compiled[variant] = self.train_function
+                self.train_function = train_function
+            compiled.move_to_end(variant)
+            if len(compiled) > _KEPT_STEPS:
+                compiled.popitem(last=False)
+            logs = compiled[variant](iterator)
+            self._adaptation.steps += self.steps_per_execution
+            return logs
+
+        self.train_function = train_function
+        return train_function
+
+    def _variant(self):
+        """What the step is specialised to: perturbed layers, and measuring."""
+        is_plain = self.method.is_plain or not self._adaptation.selected
+        if is_plain:
+            return ((), self.measures_plain_steps)
+        return (self._adaptation.selected, True)
+
+    def refresh_selection(self) -> list[str]:
+        """Chooses the layers to perturb again, from the norms seen so far.
+
+        `fit` does this as the selection's `refresh` says. A loop of one's own
+        over `train_on_batch` may call it at the end of its epochs.
+
+        Returns:
+            The paths of the selected layers.
+        """
+        self._refresh()
+        return self.selected_layers
+
+    def _refresh(self):
+        norms = ops.convert_to_numpy(self._squared_norms)
+        steps = ops.convert_to_numpy(self._measured_steps)
+        if steps[1] > 0:
+            self._adaptation.refresh(norms[2] / steps[1])
+            self._squared_norms.assign(norms * [[1.0], [1.0], [0.0]])
+            self._measured_steps.assign(steps * [1.0, 0.0])
+
+    def _begin_epoch(self):
+        if self._adaptation.is_due(at_epoch=True):
+            self._refresh()
+        norms = ops.convert_to_numpy(self._squared_norms)
+        steps = ops.convert_to_numpy(self._measured_steps)
+        self._squared_norms.assign(norms * [[1.0], [0.0], [1.0]])
+        self._measured_steps.assign(steps * [0.0, 1.0])
+
+    def fit(self, *args, **kwargs):
+        signature = inspect.signature(super().fit)
+        arguments = signature.bind(*args, **kwargs).arguments
+        callbacks = arguments.get("callbacks")
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(_EpochBegin())
+        else:
+            arguments["callbacks"] = [
+                _EpochBegin(),
+                *tree.flatten(callbacks or []),
+            ]
+        return super().fit(**arguments)
+
+    fit.__doc__ = keras.Model.fit.__doc__
+    fit.__signature__ = inspect.signature(keras.Model.fit)
+
+    # Saving.
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "model": serialize(self.model),
+            "method": serialize(self.method),
+            "layers": serialize(self.selection),
+            "perturbation_norm": self.perturbation_norm,
+            "sync_perturbation": self.sync_perturbation,
+            "sharpness_metrics": self.sharpness_metrics,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("model", "method", "layers"):
+            config[key] = keras.saving.deserialize_keras_object(
+                config[key], custom_objects=custom_objects
+            )
+        return cls(**config)
+
+    def _own_state(self):
+        return [
+            self._squared_norms,
+            self._measured_steps,
+            *tree.flatten(self._method_state),
+        ]
+
+    def save_own_variables(self, store):
+        for i, variable in enumerate(self._own_state()):
+            store[f"{i}"] = variable
+        store["selection"] = self._adaptation.to_array()
+
+    def load_own_variables(self, store):
+        variables = self._own_state()
+        expected = {"selection", *(f"{i}" for i in range(len(variables)))}
+        if set(store.keys()) != expected:
+            raise ValueError(
+                "The saved state is not that of this `LWSAMModel`. Was it "
+                "saved with another method, or is it the file of a bare "
+                f"network? Expected the entries {sorted(expected)}. "
+                f"Received: {sorted(store.keys())}"
+            )
+        values = [np.asarray(store[f"{i}"]) for i in range(len(variables))]
+        for variable, value in zip(variables, values, strict=True):
+            if tuple(variable.shape) != value.shape:
+                raise ValueError(
+                    "The saved state is that of another network: expected "
+                    f"the shape {tuple(variable.shape)} for "
+                    f"{variable.path!r}. Received: shape {value.shape}"
+                )
+        position = np.asarray(store["selection"])
+        self._adaptation.check_array(position)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        self._adaptation.from_array(position)
+
+
+class _EpochBegin(keras.callbacks.Callback):
+    """Tells the model that an epoch begins: to refresh its selection."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model._begin_epoch()
+
+
+def _check_network(model):
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a keras.Model. "
+            f"Received: model={model!r} (of type {type(model).__name__})"
+        )
+    if type(model).train_step is not keras.Model.train_step:
+        raise ValueError(
+            f"`model` has a `train_step` of its own, in {type(model)}, which "
+            "the sharpness-aware step would replace. Move what it does into "
+            "`compute_loss` and `compute_metrics`, which are used. "
+            f"Received: model={model.name!r}"
+        )
+    if not _keras.is_built(model):
+        raise ValueError(
+            "`model` must be built: its weights do not exist yet. Call it on "
+            "a batch of data first, `model(x[:1])`, or give it an Input. "
+            f"Received: model={model.name!r}"
+        )
+
+
+def _check_trainable(model, layers):
+    if not _layers.perturbable(layers, model.trainable_variables):
+        raise ValueError(
+            "`model` has no trainable layer. Set `trainable = True` on the "
+            "layers to train, then compile. "
+            f"Received: model={model.name!r}, whose layers with weights are "
+            f"{[layer.path for layer in layers]}"
+        )
+
+
+def _check_same_weights(model, weights):
+    known = {id(v) for v in weights}
+    new = [v.path for v in model.trainable_variables if id(v) not in known]
+    if new:
+        raise ValueError(
+            "The network has gained weights since it was wrapped. Make those "
+            "changes first, then a new LWSAMModel. "
+            f"Received: new weights {new}"
+        )

@@ -1,0 +1,74 @@
+"""Selections: which layers are perturbed."""
+
+import numbers
+
+from keras_lwsam.selection.base import Observations, Selection, check_number
+from keras_lwsam.selection.by_gradient_norm import (
+    LargestGradientNorm,
+    SmallestGradientNorm,
+)
+from keras_lwsam.selection.by_identity import ByPath, ByType
+from keras_lwsam.selection.by_position import (
+    All,
+    InputSide,
+    OutputSide,
+    Random,
+)
+from keras_lwsam.selection.kernels_only import KernelsOnly
+
+__all__ = [
+    "All",
+    "ByPath",
+    "ByType",
+    "InputSide",
+    "KernelsOnly",
+    "LargestGradientNorm",
+    "Observations",
+    "OutputSide",
+    "Random",
+    "Selection",
+    "SmallestGradientNorm",
+    "get",
+]
+
+# TODO-DEFAULT
+DEFAULT = LargestGradientNorm(0.25)
+
+
+def get(layers) -> Selection:
+    """The selection that the `layers` argument of `LWSAMModel` describes.
+
+    Args:
+        layers: `None` (the default selection), an int, a float in (0, 1],
+            `"all"`, a layer path or regular expression, a list of those, or a
+            `Selection`.
+
+    Returns:
+        A `Selection`.
+
+    Raises:
+        TypeError: If `layers` is none of these.
+        ValueError: If a number is out of range, or a pattern is malformed.
+
+    Example:
+
+    >>> from keras_lwsam import selection
+    >>> selection.get("all")
+    All()
+    """
+    if layers is None:
+        return DEFAULT
+    if isinstance(layers, Selection):
+        return layers
+    if isinstance(layers, str):
+        return All() if layers == "all" else ByPath(layers)
+    if isinstance(layers, numbers.Real):
+        check_number("layers", layers)
+        return LargestGradientNorm(layers)
+    if isinstance(layers, (list, tuple)):
+        return ByPath(*layers)
+    raise TypeError(
+        "`layers` must be None, a number of layers, a share of them, 'all', a "
+        "layer path, a list of layer paths, or a `selection.Selection`. "
+        f"Received: layers={layers!r} (of type {type(layers).__name__})"
+    )

@@ -181,20 +181,3 @@ def _casting_back(layer, dtype, call):
         return keras.tree.map_structure(cast, call(*args, **kwargs))
 
     return call_and_cast
-
-
-def summary_writer(log_dir):
-    """A writer of TensorBoard event files, TensorFlow's own."""
-    import tensorflow as tf
-
-    return tf.summary.create_file_writer(str(log_dir))
-
-
-def write_scalars(writer, scalars, step):
-    """Writes a dict from tag to number at a step, for TensorBoard."""
-    import tensorflow as tf
-
-    with writer.as_default():
-        for tag, number in scalars.items():
-            tf.summary.scalar(tag, number, step=step)
-    writer.flush()

@@ -44,10 +44,10 @@ def layer_norms(rows):
             # White on black is seen on every colour of the map.
             axes.plot(x, y, "o", ms=4, mfc="white", mec="black", mew=0.7)
     image = axes.imshow(
-        np.ma.masked_less_equal(norms, 0.0),
+        np.ma.masked_invalid(norms),
         aspect="auto",
         cmap="cividis",
-        norm="log",
+        norm="log" if (norms > 0.0).any() else "linear",
         interpolation="nearest",
     )
     drawn.colorbar(image, ax=axes, label=f"{kind} norm (L2, log scale)")

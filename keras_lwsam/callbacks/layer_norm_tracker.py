@@ -6,7 +6,7 @@ import os
 import keras
 import numpy as np
 
-from keras_lwsam import _arguments, _keras, _layers
+from keras_lwsam import _arguments, _layers, _tensorboard
 
 COLUMNS = (
     "epoch",
@@ -36,7 +36,7 @@ class LayerNormTracker(keras.callbacks.Callback):
             `None`: at the end of epochs only.
         csv_path: File to write the history to, as it grows.
         plot_path: Picture (such as a PNG) to draw when training ends.
-        log_dir: Directory for TensorBoard scalars, `l2_norm/gradient/<layer>`
+        log_dir: Directory for TensorBoard scalars, `l2_norm/grad/<layer>`
             and `l2_norm/weight/<layer>`, by epoch (by batch with `every`).
 
     Attributes:
@@ -85,18 +85,23 @@ class LayerNormTracker(keras.callbacks.Callback):
         self.history = []
         self._epoch = 0
         self._step = 0
+        self._layers = []
         self._writer = None
 
     def on_train_begin(self, logs=None):
         self.history = []
         self._step = 0
+        self._layers = _layers.perturbable(
+            _layers.all_layers(_network(self.model)),
+            self.model.trainable_variables,
+        )
         if _has_gradients(self.model):
             self.model.measures_plain_steps = True
         if self.csv_path is not None:
             with open(self.csv_path, "w", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writeheader()
         if self.log_dir is not None:
-            self._writer = _keras.summary_writer(self.log_dir)
+            self._writer = _tensorboard.summary_writer(self.log_dir)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
@@ -149,10 +154,6 @@ class LayerNormTracker(keras.callbacks.Callback):
         return figure
 
     def _record(self, batch, gradient_norms, step):
-        layers = _layers.perturbable(
-            _layers.all_layers(_network(self.model)),
-            self.model.trainable_variables,
-        )
         selected = set(getattr(self.model, "selected_layers", ()))
         rows = [
             {
@@ -164,7 +165,7 @@ class LayerNormTracker(keras.callbacks.Callback):
                 "selected": layer.path in selected,
             }
             for layer, weight_norm in zip(
-                layers, _layers.weight_norms(layers), strict=True
+                self._layers, _layers.weight_norms(self._layers), strict=True
             )
         ]
         self.history.extend(rows)
@@ -177,11 +178,13 @@ class LayerNormTracker(keras.callbacks.Callback):
     def _write_scalars(self, rows, step):
         scalars = {}
         for row in rows:
-            for kind in ("gradient", "weight"):
-                norm = row[f"{kind}_norm"]
-                if not np.isnan(norm):
-                    scalars[f"l2_norm/{kind}/{row['layer']}"] = norm
-        _keras.write_scalars(self._writer, scalars, step)
+            for kind, column in (
+                ("grad", "gradient_norm"),
+                ("weight", "weight_norm"),
+            ):
+                if not np.isnan(row[column]):
+                    scalars[f"l2_norm/{kind}/{row['layer']}"] = row[column]
+        _tensorboard.write_scalars(self._writer, scalars, step)
 
 
 def _has_gradients(model):

@@ -123,11 +123,7 @@ def _matches(pattern, paths):
     found = [i for i, p in enumerate(paths) if re.fullmatch(pattern, p)]
     if found:
         return found
-    found = [
-        i
-        for i, path in enumerate(paths)
-        if pattern in (path.split("/")[-1], _stem(path), _stem(path, "/"))
-    ]
+    found = [i for i, path in enumerate(paths) if pattern in _names(path)]
     if not found:
         raise ValueError(
             "`layers` selects no trainable layer. A pattern must match a "
@@ -144,13 +140,19 @@ def _matches(pattern, paths):
     return found
 
 
+def _names(path):
+    """What a layer may be called for short: without parents, or number."""
+    stem = re.sub(r":\d+$", "", path)
+    return {path.split("/")[-1], stem, stem.split("/")[-1]}
+
+
 def _layer_class(name):
     found = keras.saving.get_registered_object(name)
     found = found or getattr(keras.layers, name, None)
     if found is None:
         raise ValueError(
             f"The layer class {name!r} of a `ByType` selection is unknown. "
-            "Register it with keras.saving.register_kerasserializable, or "
+            "Register it with keras.saving.register_keras_serializable, or "
             "pass it as a custom object while loading."
         )
     return found

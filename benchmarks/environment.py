@@ -1,0 +1,42 @@
+"""What a record says of the machine and the packages it was made with."""
+
+import importlib.metadata
+import json
+import os
+import platform
+
+
+def describe():
+    """Dict of versions, processor and cores."""
+    packages = ("keras", "tensorflow", "keras-hub", "tf_keras", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def write(path, configuration):
+    """Writes the environment and a configuration as JSON."""
+    with open(path, "w") as file:
+        json.dump({**describe(), "configuration": configuration}, file, indent=1)
+        file.write("\n")
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()

@@ -1,0 +1,91 @@
+"""Networks, data and comparisons that several tests use."""
+
+import keras
+import numpy as np
+from keras import layers
+
+MODES = {
+    "graph": {},
+    "xla": {"jit_compile": True},
+    "eager": {"run_eagerly": True},
+}
+
+
+def convolutional_network(seed=0, dropout=0.2, l2=1e-3):
+    """Convolutions, BatchNorm, dropout, regularizers, dense layers."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((6, 6, 2))
+    x = inputs
+    for block in (1, 2):
+        x = layers.Conv2D(
+            4,
+            3,
+            padding="same",
+            kernel_regularizer=keras.regularizers.L2(l2),
+            name=f"conv{block}",
+        )(x)
+        x = layers.BatchNormalization(name=f"norm{block}")(x)
+        x = layers.ReLU()(x)
+        x = layers.Dropout(dropout)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(8, activation="tanh", name="hidden")(x)
+    outputs = layers.Dense(3, name="logits")(x)
+    return keras.Model(inputs, outputs, name="convolutional")
+
+
+def dense_network(seed=0, sizes=(10, 16, 8, 4)):
+    """Three dense layers with tanh between them."""
+    keras.utils.set_random_seed(seed)
+    network = keras.Sequential([keras.Input(sizes[:1])], name="dense")
+    for i, size in enumerate(sizes[1:], start=1):
+        last = i == len(sizes) - 1
+        network.add(
+            layers.Dense(
+                size, activation=None if last else "tanh", name=f"dense{i}"
+            )
+        )
+    return network
+
+
+def image_data(count=50, seed=0):
+    """Random images for `convolutional_network` with labels."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(count, 6, 6, 2)).astype("float32")
+    return x, generator.integers(0, 3, count)
+
+
+def cross_entropy():
+    """The loss of classifiers that return logits."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def momentum_sgd(learning_rate=0.1, **kwargs):
+    """SGD with momentum."""
+    return keras.optimizers.SGD(learning_rate, momentum=0.9, **kwargs)
+
+
+def weights_of(model):
+    """All weights, copied."""
+    return [w.copy() for w in model.get_weights()]
+
+
+def assert_equal(actual, expected):
+    """Lists of arrays equal bit for bit."""
+    assert len(actual) == len(expected)
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(a, e)
+
+
+def assert_close(actual, expected, tolerance=1e-6):
+    """Lists of arrays equal within an absolute tolerance."""
+    assert len(actual) == len(expected)
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=0, atol=tolerance)
+
+
+def distance(actual, expected):
+    """Largest absolute difference between two lists of arrays."""
+    return max(
+        float(np.abs(a - e).max())
+        for a, e in zip(actual, expected, strict=True)
+    )

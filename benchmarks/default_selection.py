@@ -9,6 +9,7 @@ it ends; runs that are there already are not repeated.
 
 import argparse
 import csv
+import itertools
 import os
 import pathlib
 import statistics
@@ -84,7 +85,9 @@ class Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.seconds.append(time.perf_counter() - self.start)
-        self.selections.append(tuple(getattr(self.model, "selected_layers", ())))
+        self.selections.append(
+            tuple(getattr(self.model, "selected_layers", ()))
+        )
 
 
 def run(data, chosen, rho, seed, epochs):
@@ -118,7 +121,7 @@ def run(data, chosen, rho, seed, epochs):
         "epoch_seconds": round(statistics.median(watch.seconds[1:]), 4),
         "traces": getattr(model, "trace_count", 1),
         "distinct_selections": len(set(selections)),
-        "changes": sum(a != b for a, b in zip(selections, selections[1:])),
+        "changes": sum(a != b for a, b in itertools.pairwise(selections)),
     }
 
 

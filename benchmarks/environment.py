@@ -27,7 +27,9 @@ def describe():
 def write(path, configuration):
     """Writes the environment and a configuration as JSON."""
     with open(path, "w") as file:
-        json.dump({**describe(), "configuration": configuration}, file, indent=1)
+        json.dump(
+            {**describe(), "configuration": configuration}, file, indent=1
+        )
         file.write("\n")
 
 

@@ -26,7 +26,7 @@ LABELS = {"sgd": "SGD", "sam": "SAM", "lwsam": "layer-wise SAM"}
 
 
 def load(path):
-    """`(x_train, y_train), (x_test, y_test)`, images in [0, 1] with channels."""
+    """`(x_train, y_train), (x_test, y_test)`; images in [0, 1]."""
     if path is None:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -90,9 +90,7 @@ def train(name, seed, data, args, report):
     model = {
         "sgd": lambda: network,
         "sam": lambda: LWSAMModel(network, layers="all", rho=args.rho),
-        "lwsam": lambda: LWSAMModel(
-            network, layers=args.layers, rho=args.rho
-        ),
+        "lwsam": lambda: LWSAMModel(network, layers=args.layers, rho=args.rho),
     }[name]()
     steps = args.epochs * -(-len(x_train) // args.batch_size)
     model.compile(

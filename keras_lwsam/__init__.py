@@ -7,8 +7,6 @@ from keras_lwsam import callbacks, methods, selection
 from keras_lwsam._version import __version__
 from keras_lwsam.model import LWSAMModel
 
-
-
 __all__ = [
     "LWSAMModel",
     "__version__",

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import os
 
 
 def real(name, value, minimum=-math.inf, maximum=math.inf):
@@ -11,12 +12,16 @@ def real(name, value, minimum=-math.inf, maximum=math.inf):
             f"`{name}` must be a real number. "
             f"Received: {name}={value!r} (of type {type(value).__name__})"
         )
-    if not math.isfinite(value) or not minimum <= value <= maximum:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or not minimum <= number <= maximum:
         raise ValueError(
             f"`{name}` must be {_interval(minimum, maximum)}. "
             f"Received: {name}={value!r}"
         )
-    return float(value)
+    return number
 
 
 def count(name, value):
@@ -43,9 +48,19 @@ def boolean(name, value):
     return value
 
 
+def path(name, value):
+    """A path of the file system, or `None`."""
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise TypeError(
+            f"`{name}` must be a path. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    return value
+
+
 def choice(name, value, choices):
-    """One of `choices`."""
-    if value not in choices:
+    """One of `choices`, strings or `None`."""
+    if not isinstance(value, str | None) or value not in choices:
         expected = ", ".join(repr(c) for c in choices)
         raise ValueError(
             f"`{name}` must be one of {expected}. Received: {name}={value!r}"

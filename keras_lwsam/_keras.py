@@ -14,17 +14,29 @@ _COMPILED = ("_compile_loss", "_compile_metrics", "_loss_tracker", "compiled")
 
 def walk_layers(layer):
     """`layer` and all layers inside it, depth first, in order of creation."""
-    seen = set()
+    return (inner for inner, _ in walk_paths(layer))
 
-    def walk(layer):
+
+def walk_paths(layer):
+    """The same with the path of each: the names of layers down to it.
+
+    As in Keras's own paths, the name of a functional network at the top is
+    left out. Keras's paths are not taken: they tell where a layer was built,
+    and change when a network is saved and loaded.
+    """
+    seen = set()
+    is_functional = getattr(layer, "_inputs_struct", None) is not None
+
+    def walk(layer, path):
         if id(layer) in seen:
             return
         seen.add(id(layer))
-        yield layer
+        yield layer, path or layer.name
         for sublayer in layer._layers:
-            yield from walk(sublayer)
+            prefix = f"{path}/" if path else ""
+            yield from walk(sublayer, prefix + sublayer.name)
 
-    return walk(layer)
+    return walk(layer, "" if is_functional else layer.name)
 
 
 def own_weights(layer):
@@ -39,6 +51,15 @@ def own_weights(layer):
         for variable in sublayer._trainable_variables
     }
     return [v for v in layer._trainable_variables if id(v) not in inner]
+
+
+def seed_states(network):
+    """The variables behind the random draws of `network`, in fixed order."""
+    return [
+        generator.state
+        for layer in walk_layers(network)
+        for generator in layer._seed_generators
+    ]
 
 
 def reading_order(network):

@@ -45,15 +45,15 @@ def all_layers(network) -> list[LayerWeights]:
     same path are told apart by a number: `block/dense:1`, `block/dense:2`.
     """
     found, taken = [], set()
-    for layer in _keras.walk_layers(network):
+    for layer, path in _keras.walk_paths(network):
         weights = [v for v in _keras.own_weights(layer) if id(v) not in taken]
         taken.update(id(v) for v in weights)
         if weights:
-            found.append((layer, weights))
+            found.append((path, layer, weights))
     found = _in_order(found, _keras.reading_order(network))
-    paths = _unique([layer.path or layer.name for layer, _ in found])
+    paths = _unique([path for path, _, _ in found])
     result, start = [], 0
-    for path, (layer, weights) in zip(paths, found, strict=True):
+    for path, (_, layer, weights) in zip(paths, found, strict=True):
         indices = tuple(range(start, start + len(weights)))
         result.append(LayerWeights(path, layer, indices, tuple(weights)))
         start += len(weights)
@@ -63,7 +63,7 @@ def all_layers(network) -> list[LayerWeights]:
 def _in_order(found, rank):
     """Layers by the first use of their weights; unused ones stay behind."""
     keys, latest = [], -1
-    for _, weights in found:
+    for _, _, weights in found:
         ranks = [rank[id(v)] for v in weights if id(v) in rank]
         latest = min(ranks, default=latest)
         keys.append(latest)
@@ -93,9 +93,11 @@ def perturbable(layers, trainable) -> list[LayerWeights]:
     alive = {id(v) for v in trainable}
     kept = (
         layer.only(
-            lambda v: id(v) in alive
-            and keras.backend.is_float_dtype(v.dtype)
-            and not v.overwrite_with_gradient
+            lambda v: (
+                id(v) in alive
+                and keras.backend.is_float_dtype(v.dtype)
+                and not v.overwrite_with_gradient
+            )
         )
         for layer in layers
     )

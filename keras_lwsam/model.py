@@ -11,6 +11,7 @@ from keras_lwsam import _arguments, _engines, _keras, _layers, step
 from keras_lwsam import methods as methods_module
 from keras_lwsam import selection as selection_module
 from keras_lwsam._adaptation import Adaptation
+from keras_lwsam._state import State, from_store, to_store
 
 # Compiled steps kept at a time. Each holds a traced graph; a selection that
 # wanders further than this forgets the one that it left longest ago.
@@ -161,39 +162,13 @@ class LWSAMModel(keras.Model):
         self._layer_of = [
             layer.layer for layer in all_layers for _ in layer.weights
         ]
-        self._create_state()
-        self.built = True
-
-    def _create_state(self):
-        count = len(self._weights_of_network)
-        # Squared gradient norm of each weight: of the latest step, summed
-        # since the epoch began, and summed since the last refresh.
-        self._squared_norms = self._state((3, count), "squared_norms")
-        self._measured_steps = self._state((2,), "measured_steps")
         values = [ops.convert_to_numpy(v) for v in self._weights_of_network]
-        state = self.method.initial_state(values)
-        self._method_state = tree.map_structure(
-            lambda a: self._state(np.shape(a), "method_state", np.asarray(a)),
-            state,
+        self._state = State(
+            self.add_weight, len(values), method.initial_state(values)
         )
-        self._reported = {}
-        if self.sharpness_metrics:
-            self._reported = {
-                name: keras.metrics.Mean(name=name)
-                for name in ("sharpness", "gradient_norm")
-            }
-
-    def _state(self, shape, name, value=None):
-        return self.add_weight(
-            shape=shape,
-            dtype="float32" if value is None else str(value.dtype),
-            initializer="zeros"
-            if value is None
-            else lambda shape, dtype: ops.convert_to_tensor(value, dtype),
-            trainable=False,
-            aggregation="mean",
-            name=name,
-        )
+        names = ("sharpness", "gradient_norm") if sharpness_metrics else ()
+        self._reported = {n: keras.metrics.Mean(name=n) for n in names}
+        self.built = True
 
     # What the user reads.
 
@@ -207,23 +182,19 @@ class LWSAMModel(keras.Model):
 
     @property
     def layer_gradient_norms(self) -> dict[str, float]:
-        squared = ops.convert_to_numpy(self._squared_norms)[0]
-        return self._by_path(squared)
+        return self._by_path(self._state.latest())
 
     @property
     def epoch_layer_gradient_norms(self) -> dict[str, float]:
         """Root mean square of each layer's gradient norm in this epoch."""
-        squared = ops.convert_to_numpy(self._squared_norms)[1]
-        steps = ops.convert_to_numpy(self._measured_steps)[0]
-        return self._by_path(squared / max(steps, 1.0))
+        squared_norms = self._state.epoch_mean()
+        if squared_norms is None:
+            squared_norms = np.zeros(len(self._weights_of_network))
+        return self._by_path(squared_norms)
 
     def _by_path(self, squared_norms):
-        layers = self._adaptation.layers
-        norms = _layers.gradient_norms(layers, squared_norms)
-        return {
-            layer.path: float(norm)
-            for layer, norm in zip(layers, norms, strict=True)
-        }
+        norms = _layers.gradient_norms(self._adaptation.layers, squared_norms)
+        return dict(zip(self.layer_paths, map(float, norms), strict=True))
 
     # The network's own ways.
 
@@ -293,14 +264,12 @@ class LWSAMModel(keras.Model):
             dense=ascent,
             synchronize=self.sync_perturbation,
         )
-        state = tree.map_structure(
-            lambda v: ops.convert_to_tensor(v.value), self._method_state
-        )
+        memory = self._state.memory()
         update, counted = step.run(
             engine=engine,
             method=self.method,
             batch=(x, y, sample_weight),
-            state=state,
+            state=memory,
             weights=indices,
             selected=selected,
             ascent=ascent,
@@ -314,33 +283,14 @@ class LWSAMModel(keras.Model):
         if update.displacement is not None:
             engine.displace(update.displacement)
         if measures:
-            self._keep(update, state, norms)
+            is_finite = self._state.keep(norms, memory, update.state)
+            for name, metric in self._reported.items():
+                value = getattr(update, name)
+                value = ops.cast(0.0 if value is None else value, "float32")
+                metric.update_state(ops.where(is_finite, value, 0.0))
         results = self.compute_metrics(x, y, counted.predictions, sample_weight)
-        return {
-            **results,
-            **{name: m.result() for name, m in self._reported.items()},
-        }
-
-    def _keep(self, update, state, squared_norms):
-        """Notes what the step has learnt, unless it was not finite."""
-        is_finite = ops.all(ops.isfinite(squared_norms))
-        for variable, value in zip(
-            tree.flatten(self._method_state),
-            tree.flatten(step.when_finite(is_finite, update.state, state)),
-            strict=True,
-        ):
-            variable.assign(value)
-        norms = ops.convert_to_tensor(self._squared_norms.value)
-        seen = ops.cast(is_finite, norms.dtype)
-        fresh = ops.stack(
-            [squared_norms, norms[1] + squared_norms, norms[2] + squared_norms]
-        )
-        self._squared_norms.assign(ops.where(is_finite, fresh, norms))
-        self._measured_steps.assign(self._measured_steps + seen)
-        for name, metric in self._reported.items():
-            value = getattr(update, name)
-            value = ops.cast(0.0 if value is None else value, "float32")
-            metric.update_state(ops.where(is_finite, value, 0.0))
+        reported = {name: m.result() for name, m in self._reported.items()}
+        return {**results, **reported}
 
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
@@ -393,20 +343,15 @@ class LWSAMModel(keras.Model):
         return self.selected_layers
 
     def _refresh(self):
-        norms = ops.convert_to_numpy(self._squared_norms)
-        steps = ops.convert_to_numpy(self._measured_steps)
-        if steps[1] > 0:
-            self._adaptation.refresh(norms[2] / steps[1])
-            self._squared_norms.assign(norms * [[1.0], [1.0], [0.0]])
-            self._measured_steps.assign(steps * [1.0, 0.0])
+        squared_norms = self._state.window_mean()
+        if squared_norms is not None:
+            self._adaptation.refresh(squared_norms)
+            self._state.begin_window()
 
     def _begin_epoch(self):
         if self._adaptation.is_due(at_epoch=True):
             self._refresh()
-        norms = ops.convert_to_numpy(self._squared_norms)
-        steps = ops.convert_to_numpy(self._measured_steps)
-        self._squared_norms.assign(norms * [[1.0], [0.0], [1.0]])
-        self._measured_steps.assign(steps * [0.0, 1.0])
+        self._state.begin_epoch()
 
     def fit(self, *args, **kwargs):
         signature = inspect.signature(super().fit)
@@ -448,41 +393,24 @@ class LWSAMModel(keras.Model):
             )
         return cls(**config)
 
-    def _own_state(self):
-        return [
-            self._squared_norms,
-            self._measured_steps,
-            *tree.flatten(self._method_state),
-        ]
-
     def save_own_variables(self, store):
-        for i, variable in enumerate(self._own_state()):
-            store[f"{i}"] = variable
-        store["selection"] = self._adaptation.to_array()
+        progress = self._adaptation.to_array()
+        seeds = _keras.seed_states(self.model)
+        for name, array in to_store(
+            self._state.variables, seeds, progress
+        ).items():
+            store[name] = array
 
     def load_own_variables(self, store):
-        variables = self._own_state()
-        expected = {"selection", *(f"{i}" for i in range(len(variables)))}
-        if set(store.keys()) != expected:
-            raise ValueError(
-                "The saved state is not that of this `LWSAMModel`. Was it "
-                "saved with another method, or is it the file of a bare "
-                f"network? Expected the entries {sorted(expected)}. "
-                f"Received: {sorted(store.keys())}"
-            )
-        values = [np.asarray(store[f"{i}"]) for i in range(len(variables))]
-        for variable, value in zip(variables, values, strict=True):
-            if tuple(variable.shape) != value.shape:
-                raise ValueError(
-                    "The saved state is that of another network: expected "
-                    f"the shape {tuple(variable.shape)} for "
-                    f"{variable.path!r}. Received: shape {value.shape}"
-                )
-        position = np.asarray(store["selection"])
-        self._adaptation.check_array(position)
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-        self._adaptation.from_array(position)
+        variables = self._state.variables
+        seeds = _keras.seed_states(self.model)
+        arrays = from_store(store, variables, seeds)
+        self._adaptation.check_array(arrays["selection"])
+        for i, variable in enumerate(variables):
+            variable.assign(arrays[f"{i}"])
+        for i, seed in enumerate(seeds):
+            seed.assign(arrays[f"seed_{i}"])
+        self._adaptation.from_array(arrays["selection"])
 
 
 class _EpochBegin(keras.callbacks.Callback):

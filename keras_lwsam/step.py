@@ -1,7 +1,5 @@
 """The sharpness-aware step that every method runs in."""
 
-from keras import ops, tree
-
 from keras_lwsam.methods.base import Update
 
 
@@ -61,12 +59,3 @@ def run(engine, method, batch, state, weights, selected, ascent):
     else:
         update = method.update(step)
     return update, step.counted
-
-
-def when_finite(is_finite, new, old):
-    """`new` where the step was finite, else `old`; structures of tensors."""
-    return tree.map_structure(
-        lambda n, o: ops.where(is_finite, ops.cast(n, ops.dtype(o)), o),
-        new,
-        old,
-    )

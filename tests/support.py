@@ -21,7 +21,7 @@ def convolutional_network(seed=0, dropout=0.2, l2=1e-3):
             4,
             3,
             padding="same",
-            kernel_regularizer=keras.regularizers.L2(l2),
+            kernel_regularizer=l2 and keras.regularizers.L2(l2),
             name=f"conv{block}",
         )(x)
         x = layers.BatchNormalization(name=f"norm{block}")(x)

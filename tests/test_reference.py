@@ -36,9 +36,7 @@ HEAD = ("hidden", "logits")
 
 def batches(steps=5, size=16):
     x, y = image_data(steps * size)
-    return [
-        (x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)
-    ]
+    return [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
 
 
 def train(model, data, **mode):
@@ -70,9 +68,7 @@ def compare(method, layers, is_selected, alpha, mode, **kwargs):
         assert log["sharpness"] == pytest.approx(sharp - loss, abs=2e-6)
         assert log["gradient_norm"] == pytest.approx(norm, rel=1e-5)
     by_layer = {}
-    for v, g in zip(
-        twin.trainable_variables, expected[-1][3], strict=True
-    ):
+    for v, g in zip(twin.trainable_variables, expected[-1][3], strict=True):
         by_layer.setdefault(v.path.split("/")[0], []).append(g)
     for path, gradients in by_layer.items():
         assert model.layer_gradient_norms[path] == pytest.approx(
@@ -130,7 +126,9 @@ def test_only_selected_layers_are_perturbed():
     class Spy(keras.layers.Dense):
         def call(self, inputs, training=None):
             if training:
-                seen.append((self.name, keras.ops.convert_to_numpy(self.kernel)))
+                seen.append(
+                    (self.name, keras.ops.convert_to_numpy(self.kernel))
+                )
             return super().call(inputs)
 
     network = keras.Sequential(

@@ -46,7 +46,7 @@ class LayerNormTracker(keras.callbacks.Callback):
             `fit`.
 
     Raises:
-        TypeError: If `every` is not an int.
+        TypeError: If `every` is not an int, or a path not a path.
         ValueError: If `every` is not positive.
 
     Example:
@@ -79,9 +79,9 @@ class LayerNormTracker(keras.callbacks.Callback):
         if every is not None:
             _arguments.count("every", every)
         self.every = every
-        self.csv_path = csv_path
-        self.plot_path = plot_path
-        self.log_dir = log_dir
+        self.csv_path = _arguments.path("csv_path", csv_path)
+        self.plot_path = _arguments.path("plot_path", plot_path)
+        self.log_dir = _arguments.path("log_dir", log_dir)
         self.history = []
         self._epoch = 0
         self._step = 0

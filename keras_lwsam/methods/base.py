@@ -146,9 +146,7 @@ class TwoGradientMethod(Method):
             ),
             state=state,
             sharpness=sharp.loss - clean.loss,
-            gradient_norm=global_norm(
-                restrict(clean.gradients, step.selected)
-            ),
+            gradient_norm=global_norm(restrict(clean.gradients, step.selected)),
         )
 
     def get_config(self) -> dict:

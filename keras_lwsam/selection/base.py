@@ -91,8 +91,9 @@ class Counted(Selection):
             return max(1, round(self.num_layers * len(layers)))
         if self.num_layers > len(layers):
             raise ValueError(
-                f"`num_layers` asks for more layers than there are. Expected "
-                f"at most {len(layers)}, the number of perturbable layers. "
+                "`layers` (or `num_layers`) asks for more layers than there "
+                f"are. Expected at most {len(layers)}, the number of "
+                "perturbable layers. "
                 f"Received: num_layers={self.num_layers}. The layer paths: "
                 f"{[layer.path for layer in layers]}"
             )
@@ -122,10 +123,15 @@ def check_number(name, value):
 
 def check_refresh(refresh):
     """Refuses what is not `"epoch"`, a number of steps, or `None`."""
-    if refresh is None or refresh == "epoch":
-        return
-    if isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 1:
+    if refresh is None or (isinstance(refresh, str) and refresh == "epoch"):
+        return refresh
+    if isinstance(refresh, bool) or not isinstance(refresh, numbers.Integral):
+        refused = True
+    else:
+        refused = refresh < 1
+    if refused:
         raise ValueError(
             "`refresh` must be 'epoch', a positive number of steps, or None. "
             f"Received: refresh={refresh!r}"
         )
+    return int(refresh)

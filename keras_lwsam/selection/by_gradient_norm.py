@@ -25,15 +25,12 @@ class _ByGradientNorm(Counted):
 
     def __post_init__(self):
         super().__post_init__()
-        check_refresh(self.refresh)
+        object.__setattr__(self, "refresh", check_refresh(self.refresh))
         _arguments.choice("normalize", self.normalize, (None, "size", "weight"))
 
     def resolve(self, layers, observations=None):
         count = self.count(layers)
-        if (
-            observations is None
-            or observations.squared_gradient_norms is None
-        ):
+        if observations is None or observations.squared_gradient_norms is None:
             return OutputSide(count).resolve(layers)
         scores = self._scores(
             self._norms(layers, observations.squared_gradient_norms),

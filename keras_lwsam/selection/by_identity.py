@@ -14,8 +14,8 @@ class ByPath(Selection):
     r"""The layers of given paths.
 
     A pattern is, in this order of precedence, a whole layer path; a regular
-    expression that matches whole layer paths; or the name (the last part of
-    the path) of exactly one layer.
+    expression that matches whole layer paths; or the name (the end of the
+    path, or Keras's `layer.path`) of exactly one layer.
 
     Args:
         *patterns: Strings.
@@ -31,23 +31,22 @@ class ByPath(Selection):
         for pattern in patterns:
             if not isinstance(pattern, str):
                 raise TypeError(
-                    "`patterns` must be layer paths or regular expressions. "
+                    "`layers` (or `patterns`) must be layer paths or regular "
+                    "expressions. "
                     f"Received: {pattern!r} (of type {type(pattern).__name__})"
                 )
             try:
                 re.compile(pattern)
             except re.error as error:
                 raise ValueError(
-                    "`patterns` must be layer paths or valid regular "
-                    f"expressions: {error}. Received: {pattern!r}"
+                    "`layers` (or `patterns`) must be layer paths or valid "
+                    f"regular expressions: {error}. Received: {pattern!r}"
                 ) from error
         object.__setattr__(self, "patterns", tuple(patterns))
 
     def resolve(self, layers, observations=None):
-        paths = [layer.path for layer in layers]
-        return tuple(
-            sorted({i for p in self.patterns for i in _matches(p, paths)})
-        )
+        found = (_matches(pattern, layers) for pattern in self.patterns)
+        return tuple(sorted({i for matches in found for i in matches}))
 
     @classmethod
     def from_config(cls, config):
@@ -117,13 +116,14 @@ class ByType(Selection):
         return cls(*(_layer_class(n) for n in config["layer_classes"]))
 
 
-def _matches(pattern, paths):
+def _matches(pattern, layers):
+    paths = [layer.path for layer in layers]
     if pattern in paths:
         return [paths.index(pattern)]
     found = [i for i, p in enumerate(paths) if re.fullmatch(pattern, p)]
     if found:
         return found
-    found = [i for i, path in enumerate(paths) if pattern in _names(path)]
+    found = [i for i, layer in enumerate(layers) if pattern in _names(layer)]
     if not found:
         raise ValueError(
             "`layers` selects no trainable layer. A pattern must match a "
@@ -140,10 +140,16 @@ def _matches(pattern, paths):
     return found
 
 
-def _names(path):
-    """What a layer may be called for short: without parents, or number."""
-    stem = re.sub(r":\d+$", "", path)
-    return {path.split("/")[-1], stem, stem.split("/")[-1]}
+def _names(layer):
+    """What else a layer may be called: without parents, number, or root."""
+    stem = re.sub(r":\d+$", "", layer.path)
+    return {
+        layer.path.split("/")[-1],
+        layer.path.partition("/")[2],
+        stem,
+        stem.split("/")[-1],
+        getattr(layer.layer, "path", None),
+    }
 
 
 def _layer_class(name):

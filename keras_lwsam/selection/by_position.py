@@ -1,6 +1,7 @@
 """Selections by position, or by chance, whatever the gradients."""
 
 import dataclasses
+import numbers
 
 import numpy as np
 
@@ -81,12 +82,14 @@ class Random(Counted):
 
     def __post_init__(self):
         super().__post_init__()
-        check_refresh(self.refresh)
-        if not isinstance(self.seed, int) or self.seed < 0:
+        object.__setattr__(self, "refresh", check_refresh(self.refresh))
+        is_integer = isinstance(self.seed, numbers.Integral)
+        if isinstance(self.seed, bool) or not is_integer or self.seed < 0:
             raise ValueError(
                 "`seed` must be a non-negative integer. "
                 f"Received: seed={self.seed!r}"
             )
+        object.__setattr__(self, "seed", int(self.seed))
 
     def resolve(self, layers, observations=None):
         draw = observations.refreshes if observations else 0

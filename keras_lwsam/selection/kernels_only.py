@@ -46,6 +46,12 @@ class KernelsOnly(Selection):
             for i, layer in enumerate(layers)
             if any(self.includes(weight) for weight in layer.weights)
         ]
+        if not positions:
+            raise ValueError(
+                "`layers` selects no trainable layer: none has a kernel, a "
+                "weight of two or more dimensions. Received: "
+                f"{self!r}. The layer paths: {[x.path for x in layers]}"
+            )
         chosen = self.selection.resolve(
             [layers[i].only(self.includes) for i in positions],
             observations,

@@ -1,0 +1,487 @@
+"""Every kind of network trains, and takes the step of the reference."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_lwsam import LWSAMModel
+from tests import reference
+from tests.support import (
+    MODES,
+    assert_close,
+    assert_equal,
+    convolutional_network,
+    cross_entropy,
+    dense_network,
+    image_data,
+    momentum_sgd,
+    weights_of,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def vectors(count=12, size=5):
+    return RNG.normal(size=(count, size)).astype("float32")
+
+
+def tokens(count=12, length=6):
+    return RNG.integers(0, 20, (count, length))
+
+
+def labels(count=12):
+    return RNG.integers(0, 3, count)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    """A model by subclassing, with a weight and an add_loss of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = layers.Dense(6, activation="relu", name="hidden")
+        self.logits = layers.Dense(3, name="logits")
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, inputs, training=False):
+        hidden = self.hidden(inputs)
+        self.add_loss(1e-2 * ops.sum(ops.square(hidden)))
+        return self.logits(hidden) * self.scale
+
+
+def subclassed():
+    network = Subclassed(name="subclassed")
+    network(vectors())
+    return network, vectors(), labels()
+
+
+def nested():
+    inner = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(6, activation="relu", name="dense")],
+        name="inner",
+    )
+    inputs = keras.Input((5,))
+    outputs = layers.Dense(3, name="dense")(inner(inputs))
+    return keras.Model(inputs, outputs), vectors(), labels()
+
+
+def shared_layer():
+    inputs = keras.Input((5,))
+    shared = layers.Dense(5, activation="tanh", name="shared")
+    outputs = layers.Dense(3)(shared(shared(inputs)))
+    return keras.Model(inputs, outputs), vectors(), labels()
+
+
+def two_inputs_as_dict():
+    inputs = {
+        "a": keras.Input((5,), name="a"),
+        "b": keras.Input((5,), name="b"),
+    }
+    x = layers.Concatenate()([inputs["a"], inputs["b"]])
+    outputs = layers.Dense(3)(layers.Dense(4, activation="relu")(x))
+    data = {"a": vectors(), "b": vectors()}
+    return keras.Model(inputs, outputs), data, labels()
+
+
+def spectral_normalization():
+    network = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.SpectralNormalization(
+                layers.Dense(6, activation="relu"), name="spectral"
+            ),
+            layers.Dense(3),
+        ]
+    )
+    return network, vectors(), labels()
+
+
+def embedding():
+    network = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(20, 4, name="embedding"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(3, name="logits"),
+        ]
+    )
+    return network, tokens(), labels()
+
+
+def masked_lstm():
+    network = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(20, 4, mask_zero=True),
+            layers.LSTM(5, dropout=0.2),
+            layers.Dense(3),
+        ]
+    )
+    return network, tokens(), labels()
+
+
+def attention():
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(20, 8)(inputs)
+    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    x = layers.LayerNormalization()(x)
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling1D()(x))
+    return keras.Model(inputs, outputs), tokens(), labels()
+
+
+def weight_without_gradient():
+    class Idle(layers.Layer):
+        def build(self, input_shape):
+            self.idle = self.add_weight(shape=(3,), name="idle")
+
+        def call(self, inputs):
+            return inputs
+
+    network = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(4), Idle(), layers.Dense(3)]
+    )
+    return network, vectors(), labels()
+
+
+def frozen_part():
+    network = dense_network(sizes=(5, 6, 6, 3))
+    network.get_layer("dense2").trainable = False
+    return network, vectors(), labels()
+
+
+def unseeded_noise():
+    network = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(6),
+            layers.GaussianNoise(0.3),
+            layers.Dropout(0.3),
+            layers.Dense(3),
+        ]
+    )
+    return network, vectors(), labels()
+
+
+def no_training_argument():
+    class Plain(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.drop = layers.Dropout(0.5)
+            self.logits = layers.Dense(3)
+
+        def call(self, inputs):
+            return self.logits(self.drop(inputs))
+
+    network = Plain()
+    network(vectors())
+    return network, vectors(), labels()
+
+
+NETWORKS = [
+    subclassed,
+    nested,
+    shared_layer,
+    two_inputs_as_dict,
+    spectral_normalization,
+    embedding,
+    masked_lstm,
+    attention,
+    weight_without_gradient,
+    frozen_part,
+    unseeded_noise,
+    no_training_argument,
+]
+
+
+def built_twice(make):
+    """The same network twice, and its data."""
+    global RNG
+    made = []
+    for _ in range(2):
+        RNG = np.random.default_rng(0)
+        keras.utils.set_random_seed(0)
+        made.append(make())
+    (network, x, y), (twin, _, _) = made
+    return network, twin, x, y
+
+
+def fit(model, x, y, **mode):
+    model.compile(momentum_sgd(), cross_entropy(), **mode)
+    keras.utils.set_random_seed(1)
+    model.fit(x, y, batch_size=6, epochs=2, verbose=0, shuffle=False)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize("make", NETWORKS, ids=lambda f: f.__name__)
+def test_radius_zero_is_fit(make):
+    network, twin, x, y = built_twice(make)
+    fit(twin, x, y)
+    fit(LWSAMModel(network, rho=0.0), x, y)
+    assert_equal(weights_of(network), weights_of(twin))
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize("mode", ["graph", "eager"])
+@pytest.mark.parametrize(
+    "make",
+    # The reference restores weights from before the call: it knows nothing of
+    # weights that the network itself assigns, nor of unseeded noise.
+    [
+        f
+        for f in NETWORKS
+        if f not in (spectral_normalization, no_training_argument)
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_sam_is_the_reference(make, mode):
+    network, twin, x, y = built_twice(make)
+    model = LWSAMModel(network, layers="all", rho=0.1)
+    model.compile(momentum_sgd(), cross_entropy(), **MODES[mode])
+    keras.utils.set_random_seed(1)
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    reference.train(
+        twin,
+        momentum_sgd(),
+        cross_entropy(),
+        [(keras.tree.map_structure(tf.constant, x), y)] * 3,
+        rho=0.1,
+        is_selected=lambda v: True,
+    )
+    assert_close(weights_of(network), weights_of(twin), 2e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize("make", NETWORKS, ids=lambda f: f.__name__)
+def test_xla_takes_the_same_step(make):
+    """Where nothing is drawn at random; else the step is only finite."""
+    network, twin, x, y = built_twice(make)
+    for each, mode in ((network, "xla"), (twin, "graph")):
+        model = LWSAMModel(each, layers="all", rho=0.1)
+        model.compile(momentum_sgd(), cross_entropy(), **MODES[mode])
+        model.train_on_batch(x, y)
+    if make in (masked_lstm, unseeded_noise):
+        assert all(np.isfinite(w).all() for w in weights_of(network))
+    else:
+        assert_close(weights_of(network), weights_of(twin), 2e-5)
+
+
+def test_spectral_normalization_trains_the_normalised_kernel():
+    """The network assigns a trainable weight; the gradient is that of it."""
+    network, _, x, y = built_twice(spectral_normalization)
+    model = LWSAMModel(network, layers="all", rho=0.05)
+    model.compile(keras.optimizers.SGD(0.0), cross_entropy())
+    before = weights_of(network)
+    model.train_on_batch(x, y)
+    kernel = network.layers[0].layer.kernel.numpy()
+    assert np.linalg.norm(kernel, 2) < np.linalg.norm(before[0], 2)
+    assert min(model.layer_gradient_norms.values()) > 0.0
+
+
+def outputs_network(structure):
+    inputs = keras.Input((5,))
+    hidden = layers.Dense(6, activation="relu", name="hidden")(inputs)
+    one = layers.Dense(3, name="one")(hidden)
+    two = layers.Dense(2, name="two")(hidden)
+    outputs = {"dict": {"one": one, "two": two}, "list": [one, two]}
+    return keras.Model(inputs, outputs[structure])
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("structure", ["dict", "list"])
+def test_several_outputs_log_clean_losses_once(structure, mode):
+    """Per-output trackers, metrics and loss equal those of plain fit."""
+    logs = []
+    x = vectors()
+    y = {"one": labels(), "two": vectors(size=2)}
+    loss = {"one": cross_entropy(), "two": "mse"}
+    metrics = {"one": ["accuracy"], "two": ["mae"]}
+    if structure == "list":
+        y, loss, metrics = (list(d.values()) for d in (y, loss, metrics))
+    for wrap in (False, True):
+        keras.utils.set_random_seed(0)
+        network = outputs_network(structure)
+        model = LWSAMModel(network, layers="all") if wrap else network
+        model.compile(keras.optimizers.SGD(0.0), loss, metrics=metrics, **mode)
+        logs.append(
+            model.fit(
+                x, y, batch_size=6, epochs=2, verbose=0, shuffle=False
+            ).history
+        )
+    plain, wrapped = logs
+    assert wrapped.pop("sharpness")[0] > 0.0
+    assert wrapped.pop("gradient_norm")[0] > 0.0
+    assert set(wrapped) == set(plain)
+    assert any("one" in name and "loss" in name for name in plain)
+    for name, values in plain.items():
+        np.testing.assert_allclose(wrapped[name], values, rtol=1e-5)
+
+
+def test_losses_by_output_name():
+    """Weights of the losses too: an output of weight 0 does not train."""
+    network = outputs_network("list")
+    model = LWSAMModel(network, layers="hidden")
+    model.compile(
+        "sgd",
+        {"one": cross_entropy(), "two": "mse"},
+        loss_weights={"one": 1.0, "two": 0.0},
+    )
+    before = weights_of(network)
+    y = {"one": labels(), "two": vectors(size=2)}
+    model.fit(vectors(), y, verbose=0)
+    after = weights_of(network)
+    assert (after[0] != before[0]).any()
+    assert (after[2] != before[2]).any()
+    np.testing.assert_array_equal(after[4], before[4])
+
+
+def test_sample_weights():
+    x, y = image_data(32)
+    weight = np.linspace(0.0, 2.0, 32).astype("float32")
+    network, twin = convolutional_network(), convolutional_network()
+    model = LWSAMModel(network, layers="all", rho=0.1)
+    model.compile(momentum_sgd(), cross_entropy())
+    keras.utils.set_random_seed(1)
+    model.train_on_batch(x, y, sample_weight=weight)
+    optimizer = momentum_sgd()
+    optimizer.build(twin.trainable_variables)
+    keras.utils.set_random_seed(1)
+    reference.step(
+        twin,
+        optimizer,
+        reference.evaluator(twin, cross_entropy()),
+        x,
+        y,
+        rho=0.1,
+        is_selected=lambda v: True,
+        sample_weight=weight,
+    )
+    assert_close(weights_of(network), weights_of(twin), 1e-6)
+
+
+def test_class_weights_equal_sample_weights():
+    x, y = image_data(32)
+    weights = {0: 0.5, 1: 1.0, 2: 3.0}
+    networks = convolutional_network(), convolutional_network()
+    for network, by_class in zip(networks, (True, False), strict=True):
+        model = LWSAMModel(network, layers="all")
+        model.compile(momentum_sgd(), cross_entropy())
+        keras.utils.set_random_seed(1)
+        how = (
+            {"class_weight": weights}
+            if by_class
+            else {"sample_weight": np.array([weights[c] for c in y])}
+        )
+        model.fit(x, y, batch_size=16, verbose=0, shuffle=False, **how)
+    assert_close(weights_of(networks[0]), weights_of(networks[1]), 1e-6)
+
+
+def test_embedding_stays_sparse_where_it_is_not_perturbed():
+    """The optimizer sees slices, of the rows that the batch used only."""
+    seen = {}
+
+    class Spy(keras.optimizers.SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            seen[tuple(variable.shape)] = type(gradient)
+            super().update_step(gradient, variable, learning_rate)
+
+    network, x, y = embedding()
+    model = LWSAMModel(network, layers="logits")
+    model.compile(Spy(0.1), cross_entropy(), run_eagerly=True)
+    model.train_on_batch(x, y)
+    assert seen[(20, 4)] is tf.IndexedSlices
+    assert next(iter(model.layer_gradient_norms.values())) > 0.0
+
+
+def test_norm_of_repeated_embedding_rows_is_aggregated():
+    network, x, y = embedding()
+    x = np.zeros_like(x)  # One row, used by every token.
+    model = LWSAMModel(network, layers="logits", rho=0.0)
+    model.measures_plain_steps = True
+    model.compile(keras.optimizers.SGD(0.0), cross_entropy())
+    model.train_on_batch(x, y)
+    with tf.GradientTape() as tape:
+        loss = cross_entropy()(y, network(x, training=True))
+    gradient = tf.convert_to_tensor(
+        tape.gradient(loss, network.trainable_variables[0])
+    )
+    assert next(iter(model.layer_gradient_norms.values())) == pytest.approx(
+        float(tf.norm(gradient)), rel=1e-5
+    )
+
+
+def test_overridden_loss_and_metrics_are_used():
+    @keras.saving.register_keras_serializable(package="tests")
+    class Custom(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+            base = super().compute_loss(x, y, y_pred, sample_weight)
+            return base + 0.1 * ops.mean(ops.square(y_pred))
+
+        def compute_metrics(self, x, y, y_pred, sample_weight=None):
+            results = super().compute_metrics(x, y, y_pred, sample_weight)
+            results["largest"] = ops.max(y_pred)
+            return results
+
+    results = []
+    for wrap in (False, True):
+        base = dense_network(sizes=(5, 6, 3))
+        network = Custom(base.inputs, base.outputs)
+        model = LWSAMModel(network, rho=0.0) if wrap else network
+        model.compile(momentum_sgd(), cross_entropy(), metrics=["accuracy"])
+        generator = np.random.default_rng(3)
+        x, y = generator.normal(size=(12, 5)), generator.integers(0, 3, 12)
+        log = model.fit(x, y, epochs=2, verbose=0, shuffle=False).history
+        results.append((weights_of(network), log))
+    assert_equal(results[1][0], results[0][0])
+    assert results[1][1]["largest"] == results[0][1]["largest"]
+    assert results[1][1]["loss"] == results[0][1]["loss"]
+
+
+def test_delegation():
+    network, x, y = nested()
+    model = LWSAMModel(network)
+    model.compile("sgd", cross_entropy(), metrics=["accuracy"])
+    network.compile("sgd", cross_entropy(), metrics=["accuracy"])
+    assert model.model is network
+    assert model.get_layer("inner") is network.get_layer("inner")
+    lines = []
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    assert "inner" in "\n".join(lines)
+    np.testing.assert_array_equal(
+        model.predict(x, verbose=0), network.predict(x, verbose=0)
+    )
+    ours = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert ours == network.evaluate(x, y, verbose=0, return_dict=True)
+    assert set(ours) == {"loss", "accuracy"}
+
+
+def test_a_dataset_and_a_generator():
+    x, y = image_data(32)
+
+    def generate():
+        for i in range(0, 32, 8):
+            yield x[i : i + 8], y[i : i + 8]
+
+    networks = convolutional_network(), convolutional_network()
+    sources = (
+        tf.data.Dataset.from_tensor_slices((x, y)).batch(8),
+        generate(),
+    )
+    for network, source in zip(networks, sources, strict=True):
+        model = LWSAMModel(network, layers="all")
+        model.compile(momentum_sgd(), cross_entropy(), metrics=["accuracy"])
+        keras.utils.set_random_seed(1)
+        model.fit(source, verbose=0, shuffle=False, steps_per_epoch=4)
+        assert int(model.optimizer.iterations) == 4
+    assert_close(weights_of(networks[0]), weights_of(networks[1]), 1e-6)
+
+
+def test_jit_compile_auto_resolves_as_in_keras():
+    network = dense_network()
+    plain = dense_network()
+    model = LWSAMModel(network)
+    model.compile("sgd", cross_entropy())
+    plain.compile("sgd", cross_entropy())
+    assert model.jit_compile == plain.jit_compile

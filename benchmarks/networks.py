@@ -2,11 +2,14 @@
 
 import keras
 import numpy as np
-from keras import layers
 
 
-def resnet20(classes=10, dropout=0.1, image_shape=(32, 32, 3)):
-    """ResNet-20 for CIFAR (He et al. 2016), with dropout in each block."""
+def resnet20(classes=10, dropout=0.1, image_shape=(32, 32, 3), keras=keras):
+    """ResNet-20 for CIFAR (He et al. 2016), with dropout in each block.
+
+    `keras` may be another package of the same interface, such as `tf_keras`.
+    """
+    layers = keras.layers
 
     def convolution(x, filters, stride=1, kernel=3, activate=True):
         x = layers.Conv2D(
@@ -45,7 +48,9 @@ def vit(classes=10, depth=6):
         dropout_rate=0.1,
     )
     x = keras.ops.mean(backbone.output, axis=1)
-    return keras.Model(backbone.input, layers.Dense(classes)(x), name="vit")
+    return keras.Model(
+        backbone.input, keras.layers.Dense(classes)(x), name="vit"
+    )
 
 
 def bert(classes=10, depth=6):
@@ -62,7 +67,9 @@ def bert(classes=10, depth=6):
         dropout=0.1,
     )
     x = backbone.output["pooled_output"]
-    return keras.Model(backbone.input, layers.Dense(classes)(x), name="bert")
+    return keras.Model(
+        backbone.input, keras.layers.Dense(classes)(x), name="bert"
+    )
 
 
 def batch(network, size):

@@ -1,0 +1,149 @@
+"""Two replicas of a MirroredStrategy, on two logical devices."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_lwsam import LWSAMModel, methods, selection
+from tests.support import (
+    assert_close,
+    cross_entropy,
+    dense_network,
+    momentum_sgd,
+    weights_of,
+)
+
+X = np.random.default_rng(0).normal(size=(48, 10)).astype("float32")
+Y = np.random.default_rng(1).integers(0, 4, 48)
+
+
+def train(strategy, epochs=3, **kwargs):
+    with strategy.scope():
+        network = dense_network()
+        model = LWSAMModel(network, **kwargs)
+        model.compile(momentum_sgd(), cross_entropy(), metrics=["accuracy"])
+    history = model.fit(
+        X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0
+    )
+    return model, history.history
+
+
+@functools.cache
+def mirrored():
+    """One for all tests: TensorFlow counts its collectives by strategy, and
+    confuses those of two strategies on the same devices.
+    """
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+METHODS = {"sam": methods.SAM(0.1), "gnp": methods.GNP(0.1)}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("layers", ["all", 1, "dense3"])
+def test_synchronized_replicas_equal_one_device(method, layers):
+    arguments = {
+        "method": method,
+        "layers": layers,
+        "sync_perturbation": True,
+    }
+    one, logs = train(tf.distribute.get_strategy(), **arguments)
+    two, mirrored_logs = train(mirrored(), **arguments)
+    assert_close(weights_of(two.model), weights_of(one.model), 1e-5)
+    assert two.selected_layers == one.selected_layers
+    for name, values in logs.items():
+        np.testing.assert_allclose(
+            mirrored_logs[name], values, rtol=1e-3, atol=1e-5
+        )
+    for path, norm in one.layer_gradient_norms.items():
+        assert two.layer_gradient_norms[path] == pytest.approx(norm, rel=1e-3)
+
+
+def test_each_replica_climbs_its_own_gradient():
+    """m-sharpness: equal to the mean of two sharp gradients, by hand."""
+    two, _ = train(mirrored(), epochs=1, layers="all", rho=0.1)
+    network = dense_network()
+    optimizer = momentum_sgd()
+    optimizer.build(network.trainable_variables)
+
+    def gradient(x, y):
+        with tf.GradientTape() as tape:
+            loss = cross_entropy()(y, network(x, training=True))
+        return [g.numpy() for g in tape.gradient(loss, network.weights)]
+
+    for i in range(0, 48, 16):
+        values = [v.numpy() for v in network.weights]
+        total = [0.0] * len(values)
+        for half in (slice(i, i + 8), slice(i + 8, i + 16)):
+            g = gradient(X[half], Y[half])
+            norm = np.sqrt(sum((a**2).sum() for a in g))
+            network.set_weights(
+                [v + 0.1 * a / norm for v, a in zip(values, g, strict=True)]
+            )
+            sharp = gradient(X[half], Y[half])
+            network.set_weights(values)
+            total = [t + s / 2 for t, s in zip(total, sharp, strict=True)]
+        optimizer.apply(
+            [tf.constant(t) for t in total], network.trainable_variables
+        )
+    assert_close(weights_of(two.model), weights_of(network), 1e-5)
+
+
+def test_radius_zero_is_one_device():
+    one, logs = train(tf.distribute.get_strategy(), rho=0.0)
+    two, mirrored_logs = train(mirrored(), rho=0.0)
+    assert_close(weights_of(two.model), weights_of(one.model), 1e-6)
+    np.testing.assert_allclose(mirrored_logs["loss"], logs["loss"], rtol=1e-5)
+
+
+def test_traces_and_selections_are_those_of_the_model():
+    model, _ = train(mirrored(), epochs=6, layers=selection.Random(1))
+    assert 1 <= model.trace_count <= 3
+
+
+def test_dropout_and_batch_normalization_train():
+    strategy = mirrored()
+    with strategy.scope():
+        network = keras.Sequential(
+            [
+                keras.Input((10,)),
+                keras.layers.Dense(8),
+                keras.layers.Dropout(0.3),
+                keras.layers.Dense(4),
+            ]
+        )
+        model = LWSAMModel(network, layers="all")
+        model.compile(momentum_sgd(), cross_entropy())
+    history = model.fit(X, Y, batch_size=16, epochs=8, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_a_wrapper_made_outside_the_scope_is_refused():
+    with mirrored().scope():
+        network = dense_network()
+    with pytest.raises(ValueError, match=r"same `tf\.distribute` strategy"):
+        LWSAMModel(network)
+    LWSAMModel(dense_network())
+
+
+def test_a_custom_loop_over_the_train_step():
+    """`strategy.run(model.train_step, ...)` takes the same steps as `fit`."""
+    fitted, _ = train(mirrored(), epochs=1, layers="all")
+    strategy = mirrored()
+    with strategy.scope():
+        network = dense_network()
+        model = LWSAMModel(network, layers="all")
+        model.compile(momentum_sgd(), cross_entropy())
+        model.optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(batch):
+        return strategy.run(model.train_step, args=(batch,))
+
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+    for batch in strategy.experimental_distribute_dataset(data):
+        step(batch)
+    assert_close(weights_of(network), weights_of(fitted.model), 1e-6)

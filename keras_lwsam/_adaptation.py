@@ -15,7 +15,8 @@ class Adaptation:
         trainable: The network's trainable variables.
 
     Attributes:
-        layers: The layers that can be perturbed now, input side first.
+        all_layers: The network's layers.
+        layers: Those that can be perturbed now, input side first.
         selected: Positions of the perturbed ones in `layers`.
     """
 
@@ -23,13 +24,13 @@ class Adaptation:
         self.selection = selection
         self.refreshes = 0
         self.steps = 0
-        self._all_layers = layers
+        self.all_layers = layers
         self.layers = perturbable(layers, trainable)
         self.selected = selection.resolve(self.layers)
 
     def follow(self, trainable):
         """Takes note of layers that were frozen or thawed since."""
-        layers = perturbable(self._all_layers, trainable)
+        layers = perturbable(self.all_layers, trainable)
         paths = [layer.path for layer in layers]
         if paths != self.layer_paths:
             kept = [i for i, p in enumerate(paths) if p in self.selected_paths]

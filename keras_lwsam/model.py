@@ -1,21 +1,24 @@
 """`LWSAMModel`: sharpness-aware training of any Keras model by `fit`."""
 
-import collections
 import inspect
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
-from keras_lwsam import _arguments, _engines, _keras, _layers, step
+from keras_lwsam import (
+    _arguments,
+    _checks,
+    _engines,
+    _keras,
+    _layers,
+    step,
+)
 from keras_lwsam import methods as methods_module
 from keras_lwsam import selection as selection_module
 from keras_lwsam._adaptation import Adaptation
+from keras_lwsam._fitting import CompiledSteps, EpochBegin, with_callback
 from keras_lwsam._state import State, from_store, to_store
-
-# Compiled steps kept at a time. Each holds a traced graph; a selection that
-# wanders further than this forgets the one that it left longest ago.
-_KEPT_STEPS = 64
 
 
 @keras.saving.register_keras_serializable(package="keras_lwsam")
@@ -117,11 +120,11 @@ class LWSAMModel(keras.Model):
         **kwargs,
     ):
         engine_class = _engines.current()
-        _check_network(model)
+        _checks.network(model)
         method = methods_module.get(method, rho)
         selection = selection_module.get(layers)
         all_layers = _layers.all_layers(model)
-        _check_trainable(model, all_layers)
+        _checks.has_trainable_layer(model, all_layers)
         adaptation = Adaptation(
             selection, all_layers, model.trainable_variables
         )
@@ -134,14 +137,7 @@ class LWSAMModel(keras.Model):
         # The network casts its own inputs; loss scaling goes by its policy.
         kwargs = {"dtype": model.dtype_policy, "autocast": False, **kwargs}
         super().__init__(name=name, **kwargs)
-        if _keras.distribute_strategy(model) != _keras.distribute_strategy(
-            self
-        ):
-            raise ValueError(
-                "The network and its `LWSAMModel` must be made under the same "
-                "`tf.distribute` strategy. Move both constructors into one "
-                "`with strategy.scope():` block."
-            )
+        _checks.same_strategy(model, self)
         self.model = model
         self.method = method
         self.selection = selection
@@ -162,9 +158,10 @@ class LWSAMModel(keras.Model):
         self._layer_of = [
             layer.layer for layer in all_layers for _ in layer.weights
         ]
-        values = [ops.convert_to_numpy(v) for v in self._weights_of_network]
         self._state = State(
-            self.add_weight, len(values), method.initial_state(values)
+            self.add_weight,
+            len(self._weights_of_network),
+            method.initial_state(self._weights_of_network),
         )
         names = ("sharpness", "gradient_norm") if sharpness_metrics else ()
         self._reported = {n: keras.metrics.Mean(name=n) for n in names}
@@ -297,29 +294,26 @@ class LWSAMModel(keras.Model):
             return self.train_function
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
-        _check_same_weights(self.model, self._weights_of_network)
-        _check_trainable(self.model, self._adaptation.layers)
+        _checks.same_weights(self.model, self._weights_of_network)
+        _checks.has_trainable_layer(self.model, self._adaptation.all_layers)
         self._adaptation.follow(self.model.trainable_variables)
         self.trace_count = 0
-        compiled = collections.OrderedDict()
-        make_compiled = super().make_train_function
+        make_function = super().make_train_function
+
+        def make_step():
+            make_function(force=True)
+            compiled, self.train_function = self.train_function, train_function
+            return compiled
 
         def train_function(iterator):
             iterator = _keras.build_compiled(self, iterator)
             if self._adaptation.is_due(at_epoch=False):
                 self._refresh()
-            variant = self._variant()
-            if variant not in compiled:
-                make_compiled(force=True)
-                compiled[variant] = self.train_function
-                self.train_function = train_function
-            compiled.move_to_end(variant)
-            if len(compiled) > _KEPT_STEPS:
-                compiled.popitem(last=False)
-            logs = compiled[variant](iterator)
+            logs = steps(self._variant())(iterator)
             self._adaptation.steps += self.steps_per_execution
             return logs
 
+        steps = CompiledSteps(make_step)
         self.train_function = train_function
         return train_function
 
@@ -354,17 +348,8 @@ class LWSAMModel(keras.Model):
         self._state.begin_epoch()
 
     def fit(self, *args, **kwargs):
-        signature = inspect.signature(super().fit)
-        arguments = signature.bind(*args, **kwargs).arguments
-        callbacks = arguments.get("callbacks")
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(_EpochBegin())
-        else:
-            arguments["callbacks"] = [
-                _EpochBegin(),
-                *tree.flatten(callbacks or []),
-            ]
-        return super().fit(**arguments)
+        callback = EpochBegin(self._begin_epoch)
+        return super().fit(**with_callback(args, kwargs, callback))
 
     fit.__doc__ = keras.Model.fit.__doc__
     fit.__signature__ = inspect.signature(keras.Model.fit)
@@ -411,52 +396,3 @@ class LWSAMModel(keras.Model):
         for i, seed in enumerate(seeds):
             seed.assign(arrays[f"seed_{i}"])
         self._adaptation.from_array(arrays["selection"])
-
-
-class _EpochBegin(keras.callbacks.Callback):
-    """Tells the model that an epoch begins: to refresh its selection."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.model._begin_epoch()
-
-
-def _check_network(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a keras.Model. "
-            f"Received: model={model!r} (of type {type(model).__name__})"
-        )
-    if type(model).train_step is not keras.Model.train_step:
-        raise ValueError(
-            f"`model` has a `train_step` of its own, in {type(model)}, which "
-            "the sharpness-aware step would replace. Move what it does into "
-            "`compute_loss` and `compute_metrics`, which are used. "
-            f"Received: model={model.name!r}"
-        )
-    if not _keras.is_built(model):
-        raise ValueError(
-            "`model` must be built: its weights do not exist yet. Call it on "
-            "a batch of data first, `model(x[:1])`, or give it an Input. "
-            f"Received: model={model.name!r}"
-        )
-
-
-def _check_trainable(model, layers):
-    if not _layers.perturbable(layers, model.trainable_variables):
-        raise ValueError(
-            "`model` has no trainable layer. Set `trainable = True` on the "
-            "layers to train, then compile. "
-            f"Received: model={model.name!r}, whose layers with weights are "
-            f"{[layer.path for layer in layers]}"
-        )
-
-
-def _check_same_weights(model, weights):
-    known = {id(v) for v in weights}
-    new = [v.path for v in model.trainable_variables if id(v) not in known]
-    if new:
-        raise ValueError(
-            "The network has gained weights since it was wrapped. Make those "
-            "changes first, then a new LWSAMModel. "
-            f"Received: new weights {new}"
-        )

@@ -26,9 +26,9 @@ class Remembering(methods.TwoGradientMethod):
         super().__init__(rho)
         self.decay = decay
 
-    def initial_state(self, values):
+    def initial_state(self, weights):
         return {
-            "mean": [np.zeros_like(v) for v in values],
+            "mean": [np.zeros(w.shape, w.dtype) for w in weights],
             "steps": np.zeros((), "float32"),
         }
 

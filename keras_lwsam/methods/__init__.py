@@ -8,7 +8,8 @@ from keras_lwsam.methods.sam import SAM
 
 __all__ = ["GNP", "SAM", "Method", "TwoGradientMethod", "Update", "get"]
 
-_BY_NAME = {"sam": SAM, "gnp": GNP}
+# What `method="..."` may name.
+NAMES = {"gnp": GNP, "sam": SAM}
 
 
 def get(method, rho=None) -> Method:
@@ -46,13 +47,13 @@ def get(method, rho=None) -> Method:
             "of `keras_lwsam.methods`, such as `methods.SAM(rho=0.05)`. "
             f"Received: method={method!r} (of type {type(method).__name__})"
         )
-    if method not in _BY_NAME:
-        near = difflib.get_close_matches(method.lower(), _BY_NAME, cutoff=0.4)
+    if method not in NAMES:
+        near = difflib.get_close_matches(method.lower(), NAMES, cutoff=0.4)
         hint = " or ".join(repr(n) for n in near)
         raise ValueError(
             f"`method` names no method of this library. "
             f"{f'Did you mean {hint}? ' if near else ''}"
-            f"The names are: {', '.join(sorted(_BY_NAME))}. "
+            f"The names are: {', '.join(sorted(NAMES))}. "
             f"Received: method={method!r}"
         )
-    return _BY_NAME[method]() if rho is None else _BY_NAME[method](rho=rho)
+    return NAMES[method]() if rho is None else NAMES[method](rho=rho)

@@ -59,11 +59,11 @@ class Method(abc.ABC):
         """
         return False
 
-    def initial_state(self, values) -> Any:
+    def initial_state(self, weights) -> Any:
         """The state before the first step: any structure of arrays.
 
         Args:
-            values: The weights, as a list of arrays.
+            weights: List of the network's weights, as Keras variables.
 
         Returns:
             A structure (nested lists, tuples, dicts) of arrays; `()` for a

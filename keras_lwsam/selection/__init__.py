@@ -31,7 +31,9 @@ __all__ = [
     "get",
 ]
 
-# TODO-DEFAULT
+# A quarter of the layers, chosen once an epoch: "few critical layers" as in the
+# paper, and few traces. Accuracy did not decide between the numbers tried; see
+# benchmarks/records/2026-11-21_default_selection.
 DEFAULT = LargestGradientNorm(0.25)
 
 

@@ -1,0 +1,63 @@
+"""Checks of the network that is to be trained."""
+
+import keras
+
+from keras_lwsam import _keras, _layers
+
+
+def network(model):
+    """Refuses what is no built `keras.Model`, or trains in its own way."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a keras.Model. "
+            f"Received: model={model!r} (of type {type(model).__name__})"
+        )
+    if type(model).train_step is not keras.Model.train_step:
+        raise ValueError(
+            f"`model` has a `train_step` of its own, in {type(model)}, which "
+            "the sharpness-aware step would replace. Move what it does into "
+            "`compute_loss` and `compute_metrics`, which are used. "
+            f"Received: model={model.name!r}"
+        )
+    if not _keras.is_built(model):
+        raise ValueError(
+            "`model` must be built: its weights do not exist yet. Call it on "
+            "a batch of data first, `model(x[:1])`, or give it an Input. "
+            f"Received: model={model.name!r}"
+        )
+
+
+def has_trainable_layer(model, layers):
+    """Refuses a network of which nothing can be perturbed."""
+    if not _layers.perturbable(layers, model.trainable_variables):
+        raise ValueError(
+            "`model` has no trainable layer. Set `trainable = True` on the "
+            "layers to train, then compile. "
+            f"Received: model={model.name!r}, whose layers with weights are "
+            f"{[layer.path for layer in layers]}"
+        )
+
+
+def same_weights(model, weights):
+    """Refuses a network that has weights which the wrapper never saw."""
+    known = {id(v) for v in weights}
+    new = [v.path for v in model.trainable_variables if id(v) not in known]
+    if new:
+        raise ValueError(
+            "The network has gained weights since it was wrapped. Make those "
+            "changes first, then a new LWSAMModel. "
+            f"Received: new weights {new}"
+        )
+
+
+def same_strategy(model, wrapper):
+    """Refuses a network made under another `tf.distribute` strategy."""
+    of_network = _keras.distribute_strategy(model)
+    of_wrapper = _keras.distribute_strategy(wrapper)
+    if of_network != of_wrapper:
+        raise ValueError(
+            "The network and its `LWSAMModel` must be made under the same "
+            "`tf.distribute` strategy. Move both constructors into one "
+            "`with strategy.scope():` block. "
+            f"Received: {of_network!r} and {of_wrapper!r}"
+        )

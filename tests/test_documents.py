@@ -1,0 +1,78 @@
+"""What the README and the cards say runs, and is what was measured."""
+
+import csv
+import pathlib
+import re
+
+import pytest
+
+from keras_lwsam import methods
+
+ROOT = pathlib.Path(__file__).parents[1]
+CARDS = sorted((ROOT / "docs" / "methods").glob("*.md"))
+
+
+def snippets(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def test_readme_snippets_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    found = snippets(ROOT / "README.md")
+    assert len(found) >= 2
+    names = {}
+    for code in found:
+        exec(compile(code, "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "['accuracy', 'gradient_norm', 'loss', 'sharpness']" in printed
+    assert (tmp_path / "run.keras").exists()
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda path: path.stem)
+def test_card_snippets_run(card):
+    found = snippets(card)
+    assert found
+    for code in found:
+        exec(compile(code, card.name, "exec"), {})
+
+
+def test_every_method_has_a_card():
+    named = {path.stem for path in CARDS}
+    assert named == set(methods.NAMES)
+    for card in CARDS:
+        text = card.read_text()
+        for heading in ("Rule", "Use", "Cost", "Caveats", "References"):
+            assert f"**{heading}.**" in text, (card, heading)
+
+
+def test_cost_table_is_the_record():
+    text = (ROOT / "README.md").read_text()
+    (record,) = set(re.findall(r"benchmarks/records/[\w-]*step_cost", text))
+    with open(ROOT / record / "results.csv", newline="") as file:
+        measured = {
+            (row["network"], row["way"]): row for row in csv.DictReader(file)
+        }
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ") and line.count("|") == 8
+    ]
+    ways = [row for row in rows if ("resnet20", row[0]) in measured]
+    assert len(ways) >= 6
+    for way, *cells in ways:
+        for i, network in enumerate(("resnet20", "vit", "bert")):
+            row = measured.get((network, way))
+            expected = (
+                f"{float(row['time_ratio']):.2f}" if row else "",
+                row["operations"] if row else "",
+            )
+            assert tuple(cells[2 * i : 2 * i + 2]) == expected
+
+
+def test_bars_hold_in_the_record():
+    (record,) = (ROOT / "benchmarks" / "records").glob("*step_cost")
+    with open(record / "results.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["bar"]]
+    assert len(rows) == 15
+    for row in rows:
+        assert float(row["time_ratio"]) <= float(row["bar"]), row

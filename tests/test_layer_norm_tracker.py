@@ -179,3 +179,11 @@ def test_other_loggers_see_sharpness(tmp_path):
     quiet = LWSAMModel(network, sharpness_metrics=False)
     quiet.compile(momentum_sgd(), cross_entropy())
     assert set(quiet.fit(x, y, verbose=0).history) == {"loss"}
+
+
+def test_a_plain_model_that_fit_builds():
+    model = keras.Sequential([keras.layers.Dense(3, name="late")], name="net")
+    model.compile("sgd", "mse")
+    tracker = callbacks.LayerNormTracker()
+    model.fit(np.ones((8, 2)), np.ones((8, 3)), verbose=0, callbacks=[tracker])
+    assert [row["layer"] for row in tracker.history] == ["net/late"]

@@ -91,10 +91,7 @@ class LayerNormTracker(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.history = []
         self._step = 0
-        self._layers = _layers.perturbable(
-            _layers.all_layers(_network(self.model)),
-            self.model.trainable_variables,
-        )
+        self._layers = []
         if _has_gradients(self.model):
             self.model.measures_plain_steps = True
         if self.csv_path is not None:
@@ -154,6 +151,12 @@ class LayerNormTracker(keras.callbacks.Callback):
         return figure
 
     def _record(self, batch, gradient_norms, step):
+        if not self._layers:
+            # Not before training: `fit` may be what builds a plain model.
+            self._layers = _layers.perturbable(
+                _layers.all_layers(_network(self.model)),
+                self.model.trainable_variables,
+            )
         selected = set(getattr(self.model, "selected_layers", ()))
         rows = [
             {

@@ -64,6 +64,12 @@ def momentum_sgd(learning_rate=0.1, **kwargs):
     return keras.optimizers.SGD(learning_rate, momentum=0.9, **kwargs)
 
 
+def train_on_batch(model, x, y):
+    """Logs of one step; Keras 3.12 goes on averaging over steps otherwise."""
+    model.reset_metrics()
+    return model.train_on_batch(x, y, return_dict=True)
+
+
 def weights_of(model):
     """All weights, copied."""
     return [w.copy() for w in model.get_weights()]

@@ -14,6 +14,7 @@ from tests.support import (
     distance,
     image_data,
     momentum_sgd,
+    train_on_batch,
     weights_of,
 )
 
@@ -42,7 +43,7 @@ def batches(steps=5, size=16):
 def train(model, data, **mode):
     model.compile(momentum_sgd(), cross_entropy(), **mode)
     keras.utils.set_random_seed(1)
-    return [model.train_on_batch(x, y, return_dict=True) for x, y in data]
+    return [train_on_batch(model, x, y) for x, y in data]
 
 
 def compare(method, layers, is_selected, alpha, mode, **kwargs):

@@ -30,20 +30,18 @@ class Adaptation:
 
     def follow(self, trainable):
         """Takes note of layers that were frozen or thawed since."""
-        layers = perturbable(self.all_layers, trainable)
-        paths = [layer.path for layer in layers]
-        if paths != self.layer_paths:
-            kept = [i for i, p in enumerate(paths) if p in self.selected_paths]
-            whole = len(kept) == len(self.selected)
-            self.layers = layers
-            is_adaptive = self.selection.refresh is not None
-            self.selected = (
-                tuple(kept)
-                if is_adaptive and whole
-                else self.selection.resolve(layers)
-            )
+        paths = self.selected_paths
+        self.layers = perturbable(self.all_layers, trainable)
+        self._select(paths)
+
+    def _select(self, paths):
+        """The layers of these paths, if all can be perturbed now."""
+        kept = tuple(i for i, p in enumerate(self.layer_paths) if p in paths)
+        is_adaptive = self.selection.refresh is not None
+        if is_adaptive and len(kept) == len(paths):
+            self.selected = kept
         else:
-            self.layers = layers
+            self.selected = self.selection.resolve(self.layers)
 
     @property
     def layer_paths(self) -> list[str]:
@@ -62,6 +60,10 @@ class Adaptation:
             .only(self.selection.includes)
             .indices
         )
+
+    def perturbable_indices(self) -> tuple[int, ...]:
+        """Positions, among all weights, of those that could be perturbed."""
+        return tuple(i for layer in self.layers for i in layer.indices)
 
     def is_due(self, at_epoch: bool) -> bool:
         """Whether it is time to choose again."""
@@ -87,8 +89,15 @@ class Adaptation:
         )
 
     def to_array(self) -> np.ndarray:
-        """Everything that resuming needs, as integers."""
-        return np.array([self.refreshes, self.steps, *self.selected], "int64")
+        """Everything that resuming needs, as integers.
+
+        Layers are counted among all, so that freezing does not renumber them.
+        """
+        selected = self.selected_paths
+        positions = [
+            i for i, x in enumerate(self.all_layers) if x.path in selected
+        ]
+        return np.array([self.refreshes, self.steps, *positions], "int64")
 
     def check_array(self, array):
         """Refuses what `to_array` of such a network cannot have given."""
@@ -98,14 +107,14 @@ class Adaptation:
                 "The saved selection is damaged: expected at least two "
                 f"non-negative integers. Received: {array!r}"
             )
-        if (array[2:] >= len(self.layers)).any():
+        if (array[2:] >= len(self.all_layers)).any():
             raise ValueError(
                 "The saved selection is that of another network: this one has "
-                f"{len(self.layers)} perturbable layers. "
+                f"{len(self.all_layers)} layers with weights. "
                 f"Received: positions {array[2:].tolist()}"
             )
 
     def from_array(self, array):
         """Continues where `to_array` was."""
-        self.refreshes, self.steps, *selected = (int(x) for x in array)
-        self.selected = tuple(selected)
+        self.refreshes, self.steps, *positions = (int(x) for x in array)
+        self._select([self.all_layers[i].path for i in positions])

@@ -1,6 +1,7 @@
 """What `fit` of the wrapper adds to that of Keras."""
 
 import collections
+import contextlib
 import inspect
 
 import keras
@@ -32,17 +33,23 @@ class CompiledSteps:
         return self._compiled[variant]
 
 
-def with_callback(args, kwargs, callback) -> dict:
+@contextlib.contextmanager
+def with_callback(model, args, kwargs, callback):
     """The arguments of `keras.Model.fit`, with one more callback, in front."""
     signature = inspect.signature(keras.Model.fit)
     arguments = signature.bind(None, *args, **kwargs).arguments
     del arguments["self"]
     given = arguments.get("callbacks")
     if isinstance(given, keras.callbacks.CallbackList):
-        given.append(callback)
+        callback.set_model(model)
+        given.callbacks.insert(0, callback)
     else:
         arguments["callbacks"] = [callback, *tree.flatten(given or [])]
-    return arguments
+    try:
+        yield arguments
+    finally:
+        if isinstance(given, keras.callbacks.CallbackList):
+            given.callbacks.remove(callback)
 
 
 class EpochBegin(keras.callbacks.Callback):

@@ -143,6 +143,12 @@ def build_compiled(model, iterator):
     return iterator
 
 
+def steps_of(model, iterator):
+    """How many steps a call of the train function takes from `iterator`."""
+    is_dataset = hasattr(iterator, "element_spec")
+    return model.steps_per_execution if is_dataset else 1
+
+
 def track_loss(model, loss, x):
     """Counts a batch's loss in the `loss` of the logs."""
     first = next(part for part in keras.tree.flatten(x) if part is not None)
@@ -177,11 +183,11 @@ def in_float32(layers):
     are perturbed take float32 weights, and hand on what they always do.
     """
     kept = [(layer, dict(vars(layer))) for layer in layers]
-    for layer in layers:
-        own = vars(layer)
-        own["_dtype_policy"] = keras.dtype_policies.DTypePolicy("float32")
-        own["call"] = _casting_back(layer, layer.compute_dtype, layer.call)
     try:
+        for layer, _ in kept:
+            own = vars(layer)
+            own["call"] = _casting_back(layer.compute_dtype, layer.call)
+            own["_dtype_policy"] = keras.dtype_policies.DTypePolicy("float32")
         yield
     finally:
         for layer, attributes in kept:
@@ -189,10 +195,10 @@ def in_float32(layers):
                 if name in attributes:
                     vars(layer)[name] = attributes[name]
                 else:
-                    del vars(layer)[name]
+                    vars(layer).pop(name, None)
 
 
-def _casting_back(layer, dtype, call):
+def _casting_back(dtype, call):
     def cast(output):
         if keras.backend.is_float_dtype(keras.ops.dtype(output)):
             return keras.ops.cast(output, dtype)

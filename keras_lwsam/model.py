@@ -167,8 +167,6 @@ class LWSAMModel(keras.Model):
         self._reported = {n: keras.metrics.Mean(name=n) for n in names}
         self.built = True
 
-    # What the user reads.
-
     @property
     def layer_paths(self) -> list[str]:
         return self._adaptation.layer_paths
@@ -192,8 +190,6 @@ class LWSAMModel(keras.Model):
     def _by_path(self, squared_norms):
         norms = _layers.gradient_norms(self._adaptation.layers, squared_norms)
         return dict(zip(self.layer_paths, map(float, norms), strict=True))
-
-    # The network's own ways.
 
     def call(self, inputs, training=None):
         return _keras.call(self.model, inputs, training)
@@ -240,8 +236,6 @@ class LWSAMModel(keras.Model):
         """Prints a summary of the network."""
         return self.model.summary(*args, **kwargs)
 
-    # Training.
-
     def train_step(self, data):
         """One sharpness-aware step on one batch."""
         if self._engine_class.is_tracing():
@@ -251,7 +245,9 @@ class LWSAMModel(keras.Model):
         trained = {id(v) for v in self.trainable_variables}
         indices = [i for i, v in enumerate(weights) if id(v) in trained]
         selected = self._adaptation.weight_indices()
-        ascent = selected if self.perturbation_norm == "selected" else indices
+        ascent = selected
+        if self.perturbation_norm == "all":
+            ascent = self._adaptation.perturbable_indices()
         engine = self._engine_class(
             network=self.model,
             compute_loss=self.compute_loss,
@@ -310,7 +306,7 @@ class LWSAMModel(keras.Model):
             if self._adaptation.is_due(at_epoch=False):
                 self._refresh()
             logs = steps(self._variant())(iterator)
-            self._adaptation.steps += self.steps_per_execution
+            self._adaptation.steps += _keras.steps_of(self, iterator)
             return logs
 
         steps = CompiledSteps(make_step)
@@ -349,12 +345,15 @@ class LWSAMModel(keras.Model):
 
     def fit(self, *args, **kwargs):
         callback = EpochBegin(self._begin_epoch)
-        return super().fit(**with_callback(args, kwargs, callback))
+        try:
+            with with_callback(self, args, kwargs, callback) as arguments:
+                return super().fit(**arguments)
+        finally:
+            # A tracker that an exception cut short could not take this back.
+            self.measures_plain_steps = False
 
     fit.__doc__ = keras.Model.fit.__doc__
     fit.__signature__ = inspect.signature(keras.Model.fit)
-
-    # Saving.
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

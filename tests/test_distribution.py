@@ -147,3 +147,27 @@ def test_a_custom_loop_over_the_train_step():
     for batch in strategy.experimental_distribute_dataset(data):
         step(batch)
     assert_close(weights_of(network), weights_of(fitted.model), 1e-6)
+
+
+@pytest.mark.parametrize("synchronize", [True, False])
+def test_an_embedding_that_is_not_perturbed(synchronize):
+    ends = []
+    for strategy in (tf.distribute.get_strategy(), mirrored()):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            network = keras.Sequential(
+                [
+                    keras.Input((3,), dtype="int32"),
+                    keras.layers.Embedding(7, 4),
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(4, name="logits"),
+                ]
+            )
+            model = LWSAMModel(
+                network, layers="logits", sync_perturbation=synchronize
+            )
+            model.compile(momentum_sgd(), cross_entropy())
+        tokens = np.arange(48 * 3).reshape(48, 3) % 7
+        model.fit(tokens, Y, batch_size=16, shuffle=False, verbose=0)
+        ends.append(weights_of(network))
+    assert_close(ends[1], ends[0], 1e-5 if synchronize else 1e-2)

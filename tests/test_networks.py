@@ -485,3 +485,21 @@ def test_jit_compile_auto_resolves_as_in_keras():
     model.compile("sgd", cross_entropy())
     plain.compile("sgd", cross_entropy())
     assert model.jit_compile == plain.jit_compile
+
+
+@pytest.mark.parametrize("method", ["sam", "gnp"])
+def test_sparse_gradients_under_a_loss_scale(method):
+    """The step is that of the plain loss."""
+    ends = []
+    for scale in (None, 1024.0):
+        network, _, x, y = built_twice(embedding)
+        model = LWSAMModel(network, method, layers="logits", rho=0.1)
+        optimizer = keras.optimizers.SGD(0.1)
+        if scale:
+            optimizer = keras.optimizers.LossScaleOptimizer(
+                optimizer, initial_scale=scale
+            )
+        model.compile(optimizer, cross_entropy())
+        model.train_on_batch(x, y)
+        ends.append(weights_of(network))
+    assert_close(ends[1], ends[0], 1e-6)

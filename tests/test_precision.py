@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lwsam import LWSAMModel
+from keras_lwsam import LWSAMModel, selection
 from tests.support import (
     MODES,
     assert_equal,
@@ -156,3 +156,28 @@ def test_a_loss_scale_changes_nothing(scale):
     for one, other in zip(*logs, strict=True):
         for name, value in one.items():
             assert other[name] == pytest.approx(value, rel=1e-4, abs=1e-6)
+
+
+def test_a_perturbed_layer_hands_on_its_own_precision():
+    """What follows it sees bfloat16 in both passes."""
+    seen = []
+
+    class Spy(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(autocast=False, **kwargs)
+
+        def call(self, inputs, training=None):
+            if training:
+                seen.append(keras.ops.dtype(inputs))
+            return inputs
+
+    keras.config.set_dtype_policy("bfloat16")
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(5), Spy(), keras.layers.Dense(3)]
+    )
+    for layers in ("all", selection.KernelsOnly(selection.All())):
+        seen.clear()
+        model = LWSAMModel(network, layers=layers, rho=0.05)
+        model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+        model.train_on_batch(np.ones((6, 4)), np.arange(6) % 3)
+        assert seen == ["bfloat16", "bfloat16"]

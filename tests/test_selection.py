@@ -360,3 +360,79 @@ def test_kernels_only_with_gnp_trains():
     fit(model, 3)
     assert len(model.selected_layers) == 2
     assert not any("norm" in path for path in model.selected_layers)
+
+
+def test_freezing_then_saving_keeps_the_selection(tmp_path):
+    for layers, frozen in (("conv2", "conv1"), (1, "conv1")):
+        model = compiled(layers)
+        fit(model, 2)
+        model.get_layer(frozen).trainable = False
+        chosen = model.selected_layers
+        model.compile(momentum_sgd(), cross_entropy())
+        model.optimizer.build(model.trainable_variables)
+        model.save(tmp_path / "run.keras")
+        again = keras.saving.load_model(tmp_path / "run.keras")
+        if chosen != [frozen]:
+            assert again.selected_layers == chosen
+        assert frozen not in again.layer_paths
+
+
+def test_steps_are_batches_in_a_loop_of_ones_own():
+    model = compiled(selection.Random(1, refresh=4), steps_per_execution=4)
+    x, y = image_data(16)
+    for _ in range(4):
+        model.train_on_batch(x, y)
+        assert model._adaptation.refreshes == 0
+    model.train_on_batch(x, y)
+    assert model._adaptation.refreshes == 1
+
+
+def test_a_list_of_callbacks_of_ones_own():
+    model = compiled(selection.Random(1))
+    recorder = Recorder()
+    given = keras.callbacks.CallbackList(
+        [recorder], add_history=True, model=model
+    )
+    before = list(given.callbacks)
+    x, y = image_data(16)
+    model.fit(x, y, epochs=6, callbacks=given, verbose=0)
+    assert len(set(recorder.selections)) > 1
+    assert given.callbacks == before
+
+
+def test_an_interrupted_fit_stops_measuring():
+    from keras_lwsam import callbacks
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model = LWSAMModel(convolutional_network(), rho=0.0)
+    model.compile(momentum_sgd(), cross_entropy())
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, 1, [callbacks.LayerNormTracker(), Interrupt()])
+    assert model.measures_plain_steps is False
+    fit(model, 1)
+    assert model.trace_count == 2  # With and without measuring.
+
+
+def test_the_norm_of_all_layers_leaves_overwritten_weights_out():
+    class Overwriting(keras.layers.Layer):
+        def build(self, input_shape):
+            self.scale = self.add_weight(shape=(), initializer="ones")
+            self.scale.overwrite_with_gradient = True
+
+        def call(self, inputs):
+            return inputs + 1e3 * (self.scale - self.scale * 0.999)
+
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), Overwriting()]
+    )
+    model = LWSAMModel(network, layers="all", perturbation_norm="all", rho=0.1)
+    model.compile("sgd", "mse")
+    weights = model._adaptation.perturbable_indices()
+    assert len(weights) == 2
+    log = model.train_on_batch(
+        np.ones((4, 4)), np.zeros((4, 3)), return_dict=True
+    )
+    assert log["sharpness"] > 1e-2

@@ -87,9 +87,14 @@ class TensorFlowEngine:
             An `Evaluation`. No variable has changed.
         """
         x, y, sample_weight = batch
+        promoted = self._promoted(at)
+        at = [
+            in_float32(value) if id(layer) in promoted else value
+            for value, layer in zip(at, self._layer_of, strict=True)
+        ]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             scope = _Pass(self._weights, at, self._rest, tape, wrt)
-            with _keras.in_float32(self._promoted(at)), scope:
+            with _keras.in_float32(promoted.values()), scope:
                 predictions = _keras.call(self._network, x, training=True)
                 loss = self._compute_loss(
                     x, y, predictions, sample_weight, training=True
@@ -149,16 +154,14 @@ class TensorFlowEngine:
                 variable.assign_add(ops.cast(displacement, variable.dtype))
 
     def _promoted(self, at):
-        """Layers of 16-bit weights that are given float32 values."""
-        return list(
-            {
-                id(layer): layer
-                for layer, variable, value in zip(
-                    self._layer_of, self._weights, at, strict=True
-                )
-                if ops.dtype(value) != variable.dtype
-            }.values()
-        )
+        """Layers of 16-bit weights that are given float32 values, by id."""
+        return {
+            id(layer): layer
+            for layer, variable, value in zip(
+                self._layer_of, self._weights, at, strict=True
+            )
+            if ops.dtype(value) != variable.dtype
+        }
 
     def _unscale(self, scaled, wrt):
         """Gradients in the units of the loss, from those of the tape."""
@@ -180,7 +183,7 @@ class TensorFlowEngine:
             factor = factor / self._loss_scale
         for i in present:
             if not _is_one(factor):
-                gradients[i] = in_float32(gradients[i]) * factor
+                gradients[i] = _times(gradients[i], factor)
             self._scaled[id(gradients[i])] = (gradients[i], scaled[i])
         return gradients
 
@@ -190,13 +193,13 @@ class TensorFlowEngine:
             return None
         if id(gradient) in self._scaled:
             # Handed back as it came: nothing is rounded twice.
-            return self._scaled[id(gradient)][1]
+            return _as(dtype, self._scaled[id(gradient)][1])
         factor = self._loss_scale
         if self._replicas > 1:
             factor = factor / self._replicas
         if not _is_one(factor):
-            gradient = gradient * factor
-        return ops.cast(gradient, dtype)
+            gradient = _times(gradient, factor)
+        return _as(dtype, gradient)
 
     @staticmethod
     def is_tracing():
@@ -257,6 +260,29 @@ def _dense(gradient):
     return tf.math.unsorted_segment_sum(
         gradient.values, gradient.indices, gradient.dense_shape[0]
     )
+
+
+def _times(gradient, factor):
+    """A gradient times a scalar, in at least float32; slices stay slices."""
+    return _map_values(
+        lambda values: (
+            in_float32(values) * ops.cast(factor, ops.dtype(in_float32(values)))
+        ),
+        gradient,
+    )
+
+
+def _as(dtype, gradient):
+    """A gradient in another dtype; slices stay slices."""
+    return _map_values(lambda values: ops.cast(values, dtype), gradient)
+
+
+def _map_values(function, gradient):
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            function(gradient.values), gradient.indices, gradient.dense_shape
+        )
+    return function(gradient)
 
 
 def _is_one(factor):

@@ -84,6 +84,7 @@ class LayerNormTracker(keras.callbacks.Callback):
         self.log_dir = _arguments.path("log_dir", log_dir)
         self.history = []
         self._epoch = 0
+        self._batches = 0
         self._step = 0
         self._layers = []
         self._writer = None
@@ -102,10 +103,14 @@ class LayerNormTracker(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        self._batches = 0
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
-        if self.every is not None and (batch + 1) % self.every == 0:
+        # With several steps in one execution, `batch` jumps.
+        before, self._batches = self._batches, batch + 1
+        self._step += self._batches - before
+        every = self.every
+        if every is not None and self._batches // every > before // every:
             norms = (
                 self.model.layer_gradient_norms
                 if _has_gradients(self.model)

@@ -13,7 +13,8 @@ class KernelsOnly(Selection):
     """Of another selection's layers, the weights of two or more dimensions.
 
     Biases and normalization parameters are not perturbed and do not count in
-    gradient norms; a layer without a kernel is no candidate.
+    the norms by which layers are chosen; a layer without a kernel is no
+    candidate.
 
     Args:
         selection: A `Selection`.

@@ -75,7 +75,8 @@ class LWSAMModel(keras.Model):
             first. A layer is one that owns trainable weights itself.
         selected_layers: Paths of those that are perturbed now.
         layer_gradient_norms: Dict from layer path to the L2 norm of its
-            gradient in the latest step; zeros before the first.
+            gradient in the latest step; zeros before the first. Steps
+            without perturbation are measured under a `LayerNormTracker` only.
         trace_count: How often the training step was traced since `compile`.
 
     Raises:

@@ -99,9 +99,14 @@ def test_radius_zero_is_one_device():
     np.testing.assert_allclose(mirrored_logs["loss"], logs["loss"], rtol=1e-5)
 
 
-def test_traces_and_selections_are_those_of_the_model():
-    model, _ = train(mirrored(), epochs=6, layers=selection.Random(1))
-    assert 1 <= model.trace_count <= 3
+def test_traces_are_counted_once_for_all_replicas():
+    """As many as on one device: one for each set of layers."""
+    arguments = {"epochs": 6, "layers": selection.Random(1)}
+    one, _ = train(tf.distribute.get_strategy(), **arguments)
+    two, _ = train(mirrored(), **arguments)
+    assert one.trace_count > 1
+    assert two.trace_count == one.trace_count
+    assert two.selected_layers == one.selected_layers
 
 
 def test_dropout_and_batch_normalization_train():

@@ -3,7 +3,7 @@
 >>> from keras_lwsam import LWSAMModel, callbacks, methods, selection
 """
 
-from keras_lwsam import callbacks, methods, selection
+from keras_lwsam import callbacks, methods, schedules, selection
 from keras_lwsam._version import __version__
 from keras_lwsam.model import LWSAMModel
 
@@ -12,5 +12,6 @@ __all__ = [
     "__version__",
     "callbacks",
     "methods",
+    "schedules",
     "selection",
 ]

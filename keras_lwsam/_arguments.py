@@ -24,18 +24,63 @@ def real(name, value, minimum=-math.inf, maximum=math.inf):
     return number
 
 
-def count(name, value):
-    """A positive integer."""
+def count(name, value, minimum=1):
+    """An integer that is at least `minimum`, which is 0 or 1."""
+    expected = "a positive int" if minimum else "a non-negative int"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
-            f"`{name}` must be a positive int. "
+            f"`{name}` must be {expected}. "
             f"Received: {name}={value!r} (of type {type(value).__name__})"
         )
-    if value < 1:
+    if value < minimum:
         raise ValueError(
-            f"`{name}` must be a positive int. Received: {name}={value!r}"
+            f"`{name}` must be {expected}. Received: {name}={value!r}"
         )
     return int(value)
+
+
+def share_or_count(name, value):
+    """A share in (0, 1], as a float, or a positive integer."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return count(name, value)
+    return share(name, value)
+
+
+def share(name, value):
+    """A share in (0, 1], as a float."""
+    number = real(name, value, 0.0, 1.0)
+    if number == 0.0:
+        raise ValueError(
+            f"`{name}` must be a share in (0, 1]. Received: {name}={value!r}"
+        )
+    return number
+
+
+def positive(name, value):
+    """A finite real number above 0, as a float."""
+    number = real(name, value, minimum=0.0)
+    if number == 0.0:
+        raise ValueError(
+            f"`{name}` must be positive. Received: {name}={value!r}"
+        )
+    return number
+
+
+def threshold(name, value):
+    """A real number, which may be infinite."""
+    if isinstance(value, float) and math.isinf(value):
+        return value
+    return real(name, value)
+
+
+def instance(name, value, expected, hint):
+    """An instance of a class."""
+    if not isinstance(value, expected):
+        raise TypeError(
+            f"`{name}` must be {hint}. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    return value
 
 
 def boolean(name, value):

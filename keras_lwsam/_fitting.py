@@ -53,11 +53,17 @@ def with_callback(model, args, kwargs, callback):
 
 
 class EpochBegin(keras.callbacks.Callback):
-    """Calls a function when an epoch begins."""
+    """Calls a function when an epoch begins.
+
+    Args:
+        function: Function of the epoch's index, the number of epochs and the
+            number of steps in one, which may be `None`.
+    """
 
     def __init__(self, function):
         super().__init__()
         self._function = function
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._function()
+        known = self.params or {}
+        self._function(epoch, known.get("epochs"), known.get("steps"))

@@ -6,6 +6,7 @@ import itertools
 
 import keras
 from keras.src import backend
+from keras.src.optimizers import base_optimizer
 
 # What `compile` leaves on a model for its `compute_loss`, `compute_metrics`
 # and `metrics` to use.
@@ -208,3 +209,106 @@ def _casting_back(dtype, call):
         return keras.tree.map_structure(cast, call(*args, **kwargs))
 
     return call_and_cast
+
+
+NO_SAMPLE_LOSSES = (
+    "This method needs the loss of every sample, and the loss has none: it is "
+    "one number for the whole batch, or does not use `sample_weight`. Compile "
+    "with a loss that returns a value for each sample, as those of "
+    "`keras.losses` do, or take a method that needs none, such as 'sam'."
+)
+
+
+@contextlib.contextmanager
+def per_sample(model):
+    """Refuses compiled losses that return one number for a whole batch."""
+    compiled = model._compile_loss
+    specs = getattr(compiled, "_flat_losses", None) or ()
+    losses = [spec[1] for spec in specs if spec[1] is not None]
+    kept = [(loss, dict(vars(loss))) for loss in losses]
+    try:
+        for loss in losses:
+            vars(loss)["call"] = _refusing_scalars(loss.call)
+        yield
+    finally:
+        for loss, attributes in kept:
+            if "call" in attributes:
+                vars(loss)["call"] = attributes["call"]
+            else:
+                vars(loss).pop("call", None)
+
+
+def _refusing_scalars(call):
+    def call_and_check(*args, **kwargs):
+        values = call(*args, **kwargs)
+        if len(values.shape) == 0:
+            raise ValueError(NO_SAMPLE_LOSSES)
+        return values
+
+    return call_and_check
+
+
+def slots_of(optimizer, variable):
+    """What an optimizer remembers of a variable: variables of its own."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    index = optimizer._get_variable_index(variable)
+    count = len(optimizer._trainable_variables)
+    lists = [
+        value
+        for name, value in vars(optimizer).items()
+        if isinstance(value, list)
+        and len(value) == count
+        and name not in ("_trainable_variables", "_variables")
+    ]
+    return [
+        slots[index]
+        for slots in lists
+        if isinstance(slots[index], keras.Variable)
+    ]
+
+
+def predict_update(optimizer, gradients, variables):
+    """The values that an optimizer would leave, without leaving them.
+
+    Args:
+        optimizer: A built optimizer.
+        gradients: List of tensors or `None`, in the units of the loss.
+        variables: Keras variables.
+
+    Returns:
+        List of tensors; `None` for a variable that is not updated.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    rate = optimizer.learning_rate
+    trained = {id(v) for v in optimizer._trainable_variables}
+    pairs = [
+        (g, v)
+        for g, v in zip(gradients, variables, strict=True)
+        if g is not None and id(v) in trained
+    ]
+    if optimizer.gradient_accumulation_steps:
+        new = {
+            id(v): v.value - keras.ops.cast(rate * g, v.dtype) for g, v in pairs
+        }
+        return [new.get(id(v)) for v in variables]
+    # Only the backend's ways of writing to a variable know no stateless scope.
+    base = base_optimizer.BaseOptimizer
+    own = vars(optimizer)
+    names = ("assign", "assign_add", "assign_sub")
+    scope = keras.StatelessScope()
+    try:
+        for name in names:
+            own[name] = getattr(base, name).__get__(optimizer)
+        with scope:
+            clipped = optimizer._clip_gradients([g for g, _ in pairs])
+            base._apply_weight_decay(optimizer, [v for _, v in pairs])
+            for g, (_, v) in zip(clipped, pairs, strict=True):
+                optimizer.update_step(g, v, rate)
+            for _, v in pairs:
+                if v.constraint is not None:
+                    v.assign(v.constraint(v))
+    finally:
+        for name in names:
+            del own[name]
+    new = {id(v): scope.get_current_value(v) for _, v in pairs}
+    return [new.get(id(v)) for v in variables]

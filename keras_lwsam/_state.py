@@ -1,15 +1,35 @@
 """What the wrapper remembers between steps, as variables of the model."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from keras import ops, tree
+
+from keras_lwsam import _random
 
 # Rows of the squared norms: of the latest step, summed since the epoch began,
 # and summed since the last refresh of the selection.
 _LATEST, _EPOCH, _WINDOW = range(3)
 
 
+class Time(NamedTuple):
+    """When a step happens, as tensors.
+
+    Attributes:
+        step: Number of training steps taken before, an int.
+        progress: Share of the training that is done, 0 if not known.
+        epoch_progress: The same when the epoch began.
+        seed: What random draws start from, an int.
+    """
+
+    step: Any
+    progress: Any
+    epoch_progress: Any
+    seed: Any
+
+
 class State:
-    """Gradient norms and the method's memory: saved, restored, mirrored.
+    """Norms, time and the method's memory: saved, restored, mirrored.
 
     Args:
         add_weight: The model's `add_weight`.
@@ -18,7 +38,7 @@ class State:
     """
 
     def __init__(self, add_weight, num_weights, memory):
-        def add(value, name):
+        def add(value, name, aggregation="mean"):
             value = np.asarray(value)
             return add_weight(
                 shape=value.shape,
@@ -27,18 +47,50 @@ class State:
                     value, dtype
                 ),
                 trainable=False,
-                aggregation="mean",
+                aggregation=aggregation,
                 name=name,
             )
 
+        def add_count(value, name):
+            value = np.asarray(value, "int32")
+            return add(value, name, "only_first_replica")
+
         self._norms = add(np.zeros((3, num_weights), "float32"), "norms")
         self._steps = add(np.zeros(3, "float32"), "measured_steps")
+        self._step = add_count(0, "step")
+        self._seed = add_count(_random.peek(), "seed")
+        # Progress, progress when the epoch began, progress of a step.
+        self._progress = add(np.zeros(3, "float32"), "progress")
         self._memory = tree.map_structure(lambda a: add(a, "memory"), memory)
 
     @property
     def variables(self):
         """All of it, in a fixed order."""
-        return [self._norms, self._steps, *tree.flatten(self._memory)]
+        return [
+            self._norms,
+            self._steps,
+            self._step,
+            self._seed,
+            self._progress,
+            *tree.flatten(self._memory),
+        ]
+
+    def time(self) -> Time:
+        """When the step at hand happens."""
+        progress = ops.convert_to_tensor(self._progress.value)
+        return Time(
+            ops.convert_to_tensor(self._step.value),
+            progress[0],
+            progress[1],
+            ops.convert_to_tensor(self._seed.value),
+        )
+
+    def advance(self):
+        """Notes that a step was taken."""
+        self._step.assign(ops.convert_to_tensor(self._step.value) + 1)
+        progress = ops.convert_to_tensor(self._progress.value)
+        done = ops.minimum(progress[0] + progress[2], 1.0)
+        self._progress.assign(ops.stack([done, progress[1], progress[2]]))
 
     def memory(self):
         """The method's state as a structure of tensors."""
@@ -47,18 +99,15 @@ class State:
             self._memory,
         )
 
-    def keep(self, squared_norms, old_memory, memory):
+    def keep(self, squared_norms, is_finite, old_memory, memory):
         """Notes what a step has learnt, unless it was not finite.
 
         Args:
             squared_norms: Vector, the squared norm of each weight's gradient.
+            is_finite: Boolean scalar.
             old_memory: The method's state before the step.
             memory: The method's state after the step.
-
-        Returns:
-            Scalar, whether the step was finite.
         """
-        is_finite = ops.all(ops.isfinite(squared_norms))
         for variable, old, new in zip(
             tree.flatten(self._memory),
             tree.flatten(old_memory),
@@ -73,7 +122,6 @@ class State:
         self._norms.assign(ops.where(is_finite, new, norms))
         steps = ops.convert_to_tensor(self._steps.value)
         self._steps.assign(steps + ops.cast(is_finite, steps.dtype))
-        return is_finite
 
     def latest(self):
         """Array of each weight's squared gradient norm in the latest step."""
@@ -87,9 +135,15 @@ class State:
         """Their mean since the last refresh, or `None` before a step."""
         return self._mean(_WINDOW)
 
-    def begin_epoch(self):
-        """Starts the mean over the epoch again."""
+    def begin_epoch(self, clock):
+        """Starts the mean over the epoch again; notes where training stands."""
         self._reset(_EPOCH)
+        self._progress.assign(
+            np.array(
+                [clock.progress, clock.progress, clock.progress_per_step],
+                "float32",
+            )
+        )
 
     def begin_window(self):
         """Starts the mean since the last refresh again."""
@@ -106,39 +160,3 @@ class State:
             values = ops.convert_to_numpy(variable).copy()
             values[row] = 0.0
             variable.assign(values)
-
-
-def to_store(variables, seeds, progress) -> dict:
-    """What is saved: a dict of arrays.
-
-    Args:
-        variables: `State.variables`.
-        seeds: States of the network's random generators. Keras does not save
-            them, and a run that goes on must draw what it would have drawn.
-        progress: Array, where the selection stands.
-    """
-    store = {f"{i}": ops.convert_to_numpy(v) for i, v in enumerate(variables)}
-    for i, seed in enumerate(seeds):
-        store[f"seed_{i}"] = ops.convert_to_numpy(seed)
-    return {**store, "selection": progress}
-
-
-def from_store(store, variables, seeds) -> dict:
-    """The arrays of a saved state; an error if it is not of this model."""
-    expected = to_store(variables, seeds, None)
-    if set(store.keys()) != set(expected):
-        raise ValueError(
-            "The saved state is not that of this `LWSAMModel`. Was it saved "
-            "with another method, or is it the file of a bare network? "
-            f"Expected the entries {sorted(expected)}. "
-            f"Received: {sorted(store.keys())}"
-        )
-    arrays = {name: np.asarray(store[name]) for name in expected}
-    for name, present in expected.items():
-        if present is not None and arrays[name].shape != present.shape:
-            raise ValueError(
-                "The saved state is that of another network: expected the "
-                f"shape {present.shape} for the entry {name!r}. "
-                f"Received: shape {arrays[name].shape}"
-            )
-    return arrays

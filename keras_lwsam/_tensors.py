@@ -6,7 +6,9 @@ It counts as zero in sums and norms, and it stays `None` in what is computed
 from it, so that an untouched weight remains the *same* tensor everywhere.
 """
 
-from keras import ops
+import keras
+import numpy as np
+from keras import ops, tree
 
 
 def in_float32(tensor):
@@ -53,5 +55,101 @@ def restrict(tensors, indices):
     return [t if i in kept else None for i, t in enumerate(tensors)]
 
 
+def subtract(ones, others):
+    """`one - other`; an entry is `None` where either is."""
+    return combine(lambda one, other: one - other, ones, others)
+
+
+def linear(factor, ones, other_factor, others):
+    """`factor * one + other_factor * other`; `None` where either is."""
+    return combine(
+        lambda one, other: _times(one, factor) + _times(other, other_factor),
+        ones,
+        others,
+    )
+
+
+def combine(function, *lists):
+    """`function` of the entries of several lists, in at least float32.
+
+    An entry is `None` where any of them is.
+    """
+    return [
+        None if any(t is None for t in ts) else function(*map(in_float32, ts))
+        for ts in zip(*lists, strict=True)
+    ]
+
+
+def dot(ones, others):
+    """Inner product of two lists, over the entries that both have."""
+    products = [
+        ops.sum(product)
+        for product in combine(ops.multiply, ones, others)
+        if product is not None
+    ]
+    if not products:
+        return ops.zeros((), dtype="float32")
+    return ops.sum(ops.stack(products))
+
+
+def overlay(below, above):
+    """The entries of `above`; where it has none, those of `below`."""
+    return [b if a is None else a for b, a in zip(below, above, strict=True)]
+
+
+def choose(predicate, ones, others):
+    """Every entry from `ones` if the scalar predicate holds, else `others`."""
+    return combine(
+        lambda one, other: ops.where(
+            predicate, one, ops.cast(other, one.dtype)
+        ),
+        ones,
+        others,
+    )
+
+
+def ratio(numerator, denominator):
+    """Quotient of two scalars; 0 where the denominator is 0."""
+    is_zero = ops.equal(denominator, 0.0)
+    safe = ops.where(is_zero, ops.ones_like(denominator), denominator)
+    return ops.where(is_zero, ops.zeros_like(denominator), numerator / safe)
+
+
+def mean_of(structures, shares):
+    """Weighted mean of structures of tensors, entry by entry.
+
+    What is not a number, or an integer, is that of the first structure.
+
+    Args:
+        structures: List of nested structures that are alike.
+        shares: List of scalars whose sum is 1.
+    """
+
+    def mean(*values):
+        if values[0] is None or not _is_float(values[0]):
+            return values[0]
+        return sum(
+            in_float32(v) * ops.cast(share, ops.dtype(in_float32(v)))
+            for v, share in zip(values, shares, strict=True)
+        )
+
+    return tree.map_structure(mean, *structures, none_is_leaf=True)
+
+
+def zeros_like(weights):
+    """NumPy zeros of the weights' shapes, in at least float32."""
+    return [
+        np.zeros(
+            w.shape,
+            "float64" if w.dtype == "float64" else "float32",
+        )
+        for w in weights
+    ]
+
+
 def _times(tensor, factor):
     return tensor * ops.cast(factor, ops.dtype(tensor))
+
+
+def _is_float(value):
+    return keras.backend.is_float_dtype(ops.dtype(value))

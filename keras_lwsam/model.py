@@ -12,13 +12,15 @@ from keras_lwsam import (
     _engines,
     _keras,
     _layers,
+    schedules,
     step,
 )
 from keras_lwsam import methods as methods_module
 from keras_lwsam import selection as selection_module
 from keras_lwsam._adaptation import Adaptation
-from keras_lwsam._fitting import CompiledSteps, EpochBegin, with_callback
-from keras_lwsam._state import State, from_store, to_store
+from keras_lwsam._fitting import EpochBegin, with_callback
+from keras_lwsam._state import State
+from keras_lwsam._training import Training
 
 
 @keras.saving.register_keras_serializable(package="keras_lwsam")
@@ -64,6 +66,12 @@ class LWSAMModel(keras.Model):
             minus loss) and `gradient_norm` (norm of the clean gradient over
             the selected layers), both averaged over the epoch, are logged
             with the other metrics. Defaults to `True`.
+        schedule: A `schedules.Schedule`, which says when to perturb; the
+            other steps are those of the base optimizer. Defaults to `None`:
+            always.
+        num_batch_splits: Number of parts of the batch that are perturbed each
+            by itself (m-sharpness); their gradients are averaged. Defaults to
+            `None`: the whole batch.
         name: Name of the wrapper.
         **kwargs: Further arguments of `keras.Model`, such as `trainable`.
 
@@ -117,12 +125,15 @@ class LWSAMModel(keras.Model):
         perturbation_norm: str = "selected",
         sync_perturbation: bool = False,
         sharpness_metrics: bool = True,
+        schedule: schedules.Schedule | None = None,
+        num_batch_splits: int | None = None,
         name: str | None = None,
         **kwargs,
     ):
         engine_class = _engines.current()
         _checks.network(model)
         method = methods_module.get(method, rho)
+        program = methods_module.compose(method, schedule, num_batch_splits)
         selection = selection_module.get(layers)
         all_layers = _layers.all_layers(model)
         _checks.has_trainable_layer(model, all_layers)
@@ -145,12 +156,10 @@ class LWSAMModel(keras.Model):
         self.perturbation_norm = perturbation_norm
         self.sync_perturbation = sync_perturbation
         self.sharpness_metrics = sharpness_metrics
+        self.schedule = schedule
+        self.num_batch_splits = num_batch_splits
         self.supports_masking = True
         self.trace_count = 0
-        # A step without perturbation is that of `fit` bit for bit. Measuring
-        # its gradients would change the last bits: TensorFlow regroups the
-        # factors of a product that only the optimizer reads.
-        self.measures_plain_steps = False
         self._engine_class = engine_class
         self._adaptation = adaptation
         self._weights_of_network = [
@@ -162,7 +171,10 @@ class LWSAMModel(keras.Model):
         self._state = State(
             self.add_weight,
             len(self._weights_of_network),
-            method.initial_state(self._weights_of_network),
+            program.initial_state(self._weights_of_network),
+        )
+        self._training = Training(
+            program, adaptation, self._state, engine_class
         )
         names = ("sharpness", "gradient_norm") if sharpness_metrics else ()
         self._reported = {n: keras.metrics.Mean(name=n) for n in names}
@@ -241,10 +253,13 @@ class LWSAMModel(keras.Model):
         """One sharpness-aware step on one batch."""
         if self._engine_class.is_tracing():
             self.trace_count += 1
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        training = self._training
+        batch = previous = data
+        if training.feeds_previous_batch:
+            batch, previous = data
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         weights = self._weights_of_network
         trained = {id(v) for v in self.trainable_variables}
-        indices = [i for i, v in enumerate(weights) if id(v) in trained]
         selected = self._adaptation.weight_indices()
         ascent = selected
         if self.perturbation_norm == "all":
@@ -252,6 +267,7 @@ class LWSAMModel(keras.Model):
         engine = self._engine_class(
             network=self.model,
             compute_loss=self.compute_loss,
+            per_sample=lambda: _keras.per_sample(self),
             optimizer=self.optimizer,
             weights=weights,
             layer_of=self._layer_of,
@@ -259,29 +275,39 @@ class LWSAMModel(keras.Model):
             synchronize=self.sync_perturbation,
         )
         memory = self._state.memory()
-        update, counted = step.run(
-            engine=engine,
-            method=self.method,
+        now = step.Step(
+            engine,
             batch=(x, y, sample_weight),
+            previous_batch=keras.utils.unpack_x_y_sample_weight(previous),
             state=memory,
-            weights=indices,
+            time=self._state.time(),
+            phase=training.method.phase(training.clock),
+            loss=self.loss,
+            variables=weights,
+            layers=self._layer_of,
+            weights=[i for i, v in enumerate(weights) if id(v) in trained],
             selected=selected,
             ascent=ascent,
         )
+        update = step.run(training.method, now)
+        counted = now.counted
         engine.assign(counted.assignments)
         _keras.track_loss(self, counted.loss, x)
-        _, measures = self._variant()
-        if measures:
+        norms = is_finite = None
+        if training.measures:
             norms = engine.squared_norms(update.gradients)
-        engine.apply(update.gradients, self.trainable_variables)
+            is_finite = step.is_finite(norms, update)
+        engine.apply(update.gradients, self.trainable_variables, update.active)
         if update.displacement is not None:
-            engine.displace(update.displacement)
-        if measures:
-            is_finite = self._state.keep(norms, memory, update.state)
+            engine.displace(update.displacement, is_finite)
+        if training.measures:
+            state = step.settled(now, update)
+            self._state.keep(norms, is_finite, memory, state)
             for name, metric in self._reported.items():
                 value = getattr(update, name)
                 value = ops.cast(0.0 if value is None else value, "float32")
                 metric.update_state(ops.where(is_finite, value, 0.0))
+        self._state.advance()
         results = self.compute_metrics(x, y, counted.predictions, sample_weight)
         reported = {name: m.result() for name, m in self._reported.items()}
         return {**results, **reported}
@@ -302,24 +328,18 @@ class LWSAMModel(keras.Model):
             compiled, self.train_function = self.train_function, train_function
             return compiled
 
-        def train_function(iterator):
-            iterator = _keras.build_compiled(self, iterator)
-            if self._adaptation.is_due(at_epoch=False):
-                self._refresh()
-            logs = steps(self._variant())(iterator)
-            self._adaptation.steps += _keras.steps_of(self, iterator)
-            return logs
-
-        steps = CompiledSteps(make_step)
+        train_function = self._training.function(self, make_step)
         self.train_function = train_function
         return train_function
 
-    def _variant(self):
-        """What the step is specialised to: perturbed layers, and measuring."""
-        is_plain = self.method.is_plain or not self._adaptation.selected
-        if is_plain:
-            return ((), self.measures_plain_steps)
-        return (self._adaptation.selected, True)
+    @property
+    def measures_plain_steps(self):
+        """Whether steps without perturbation are measured too."""
+        return self._training.measures_plain_steps
+
+    @measures_plain_steps.setter
+    def measures_plain_steps(self, value):
+        self._training.measures_plain_steps = value
 
     def refresh_selection(self) -> list[str]:
         """Chooses the layers to perturb again, from the norms seen so far.
@@ -330,22 +350,11 @@ class LWSAMModel(keras.Model):
         Returns:
             The paths of the selected layers.
         """
-        self._refresh()
+        self._training.refresh()
         return self.selected_layers
 
-    def _refresh(self):
-        squared_norms = self._state.window_mean()
-        if squared_norms is not None:
-            self._adaptation.refresh(squared_norms)
-            self._state.begin_window()
-
-    def _begin_epoch(self):
-        if self._adaptation.is_due(at_epoch=True):
-            self._refresh()
-        self._state.begin_epoch()
-
     def fit(self, *args, **kwargs):
-        callback = EpochBegin(self._begin_epoch)
+        callback = EpochBegin(self._training.begin_epoch)
         try:
             with with_callback(self, args, kwargs, callback) as arguments:
                 return super().fit(**arguments)
@@ -365,6 +374,8 @@ class LWSAMModel(keras.Model):
             "perturbation_norm": self.perturbation_norm,
             "sync_perturbation": self.sync_perturbation,
             "sharpness_metrics": self.sharpness_metrics,
+            "schedule": serialize(self.schedule),
+            "num_batch_splits": self.num_batch_splits,
             "name": self.name,
             "trainable": self.trainable,
         }
@@ -372,27 +383,14 @@ class LWSAMModel(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in ("model", "method", "layers"):
+        for key in ("model", "method", "layers", "schedule"):
             config[key] = keras.saving.deserialize_keras_object(
                 config[key], custom_objects=custom_objects
             )
         return cls(**config)
 
     def save_own_variables(self, store):
-        progress = self._adaptation.to_array()
-        seeds = _keras.seed_states(self.model)
-        for name, array in to_store(
-            self._state.variables, seeds, progress
-        ).items():
-            store[name] = array
+        self._training.save(store, self.model)
 
     def load_own_variables(self, store):
-        variables = self._state.variables
-        seeds = _keras.seed_states(self.model)
-        arrays = from_store(store, variables, seeds)
-        self._adaptation.check_array(arrays["selection"])
-        for i, variable in enumerate(variables):
-            variable.assign(arrays[f"{i}"])
-        for i, seed in enumerate(seeds):
-            seed.assign(arrays[f"seed_{i}"])
-        self._adaptation.from_array(arrays["selection"])
+        self._training.load(store, self.model)

@@ -1,31 +1,20 @@
 """The TensorFlow engine: `tf.GradientTape` and `tf.distribute`."""
 
-from typing import Any, NamedTuple
+import contextlib
 
-import keras
 import tensorflow as tf
-from keras import ops
+from keras import ops, tree
 
 from keras_lwsam import _keras
+from keras_lwsam._engines import batches
+from keras_lwsam._engines.gradients import cast, dense, is_one, times, total
+from keras_lwsam._engines.passes import (
+    Evaluation,
+    Options,
+    Pass,
+    conditionally,
+)
 from keras_lwsam._tensors import in_float32, squared_norm
-
-
-class Evaluation(NamedTuple):
-    """One forward and backward pass.
-
-    Attributes:
-        loss: Scalar, in the units of the logs.
-        gradients: List with an entry a weight; `None` where the weight was
-            not asked for or has no influence on the loss.
-        predictions: What the network returned.
-        assignments: `(variable, value)` pairs: what the pass would have
-            assigned (BatchNorm statistics, seeds, loss trackers).
-    """
-
-    loss: Any
-    gradients: list
-    predictions: Any
-    assignments: list
 
 
 class TensorFlowEngine:
@@ -33,8 +22,10 @@ class TensorFlowEngine:
 
     Args:
         network: The `keras.Model` in training.
-        compute_loss: Function `(x, y, predictions, sample_weight)` to a
-            scalar.
+        compute_loss: Function `(x, y, predictions, sample_weight, training)`
+            to a scalar.
+        per_sample: Context manager in which `compute_loss` must have values
+            for each sample.
         optimizer: A built Keras optimizer.
         weights: List of the network's weights; every list of tensors that
             goes in or out has one entry for each of them.
@@ -48,6 +39,7 @@ class TensorFlowEngine:
         self,
         network,
         compute_loss,
+        per_sample,
         optimizer,
         weights,
         layer_of,
@@ -56,62 +48,202 @@ class TensorFlowEngine:
     ):
         self._network = network
         self._compute_loss = compute_loss
+        self._per_sample = per_sample
         self._optimizer = optimizer
         self._weights = weights
         self._layer_of = layer_of
         self._dense = frozenset(dense)
         self._synchronize = synchronize
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        # Both passes of a step read these tensors, never a variable: so what
+        self._loss_scale = optimizer.scale_loss(1.0)
+        self.look()
+
+    def look(self):
+        """Takes the snapshot: what the passes that follow start from."""
+        # All passes of a step read these tensors, never a variable: so what
         # they have in common is the same graph node, and is computed once.
-        self.values = [tf.convert_to_tensor(v.value) for v in weights]
-        known = {id(v) for v in weights}
+        self.values = [tf.convert_to_tensor(v.value) for v in self._weights]
+        known = {id(v) for v in self._weights}
         self._rest = [
             (v, tf.convert_to_tensor(v.value))
-            for v in network.variables
+            for v in self._network.variables
             if id(v) not in known
         ]
-        self._loss_scale = optimizer.scale_loss(1.0)
         # The optimizer's view of each gradient handed out, by identity.
         self._scaled = {}
 
-    def gradients(self, batch, at, wrt):
+    def gradients(self, batch, at, wrt, **options):
         """Loss, gradients, predictions and assignments of one pass.
 
         Args:
             batch: `(x, y, sample_weight)`.
             at: List of tensors, the values that the weights take.
             wrt: Indices of the weights to differentiate with respect to.
+            **options: As of `Step.gradients`.
 
         Returns:
             An `Evaluation`. No variable has changed.
         """
-        x, y, sample_weight = batch
+        options = Options(**options)
         promoted = self._promoted(at)
         at = [
             in_float32(value) if id(layer) in promoted else value
             for value, layer in zip(at, self._layer_of, strict=True)
         ]
+
+        def evaluate():
+            with _keras.in_float32(promoted.values()):
+                return self._pass(batch, at, wrt, options)
+
+        if options.when is None:
+            evaluation = evaluate()
+        else:
+            evaluation = conditionally(options.when, evaluate, at, wrt)
+        return evaluation._replace(
+            gradients=self._unscale(evaluation.gradients, wrt, options)
+        )
+
+    def _pass(self, batch, at, wrt, options):
+        """An `Evaluation` whose gradients are those of the scaled loss."""
+        x, y, sample_weight = batch
+        guard = contextlib.nullcontext()
+        if options.sample_losses:
+            ones = tf.ones((batches.size(batch),))
+            guard = self._per_sample()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            scope = _Pass(self._weights, at, self._rest, tape, wrt)
-            with _keras.in_float32(promoted.values()), scope:
-                predictions = _keras.call(self._network, x, training=True)
-                loss = self._compute_loss(
-                    x, y, predictions, sample_weight, training=True
-                )
+            if options.sample_losses:
+                tape.watch(ones)
+                x, y, sample_weight = batches.weighted(batch, ones)
+            scope = Pass(self._weights, at, self._rest, tape, wrt)
+            with scope:
+                predictions = _keras.call(self._network, x, options.training)
+                outputs = tree.flatten(predictions)
+                if options.sample_losses:
+                    tape.watch(outputs)
+                with guard:
+                    loss = self._loss(x, y, predictions, sample_weight, options)
             scaled_loss = self._optimizer.scale_loss(loss)
         leaves = [scope.leaves[index] for index in wrt]
+        sources = [leaves]
+        if options.sample_losses:
+            sources += [ones, outputs]
+        of_leaves, *of_samples = tape.gradient(scaled_loss, sources)
         scaled = [None] * len(at)
-        for index, parts in zip(
-            wrt, tape.gradient(scaled_loss, leaves), strict=True
-        ):
-            scaled[index] = _total(parts)
-        return Evaluation(
+        for index, parts in zip(wrt, of_leaves, strict=True):
+            scaled[index] = total(parts)
+        evaluation = Evaluation(
             loss=loss * self._replicas if self._replicas > 1 else loss,
-            gradients=self._unscale(scaled, wrt),
+            gradients=scaled,
             predictions=predictions,
             assignments=list(scope.assignments.values()),
         )
+        if options.sample_losses:
+            return self._with_samples(evaluation, *of_samples)
+        return evaluation
+
+    def _loss(self, x, y, predictions, sample_weight, options):
+        if options.loss is None:
+            loss = self._compute_loss(
+                x, y, predictions, sample_weight, training=options.training
+            )
+            if not options.regularized:
+                extra = sum(self._network.losses)
+                loss = loss - tf.cast(extra, loss.dtype) / self._replicas
+            return loss
+        loss = options.loss(x, y, predictions, sample_weight)
+        return loss / self._replicas if self._replicas > 1 else loss
+
+    def _with_samples(self, evaluation, of_weights, of_outputs):
+        """The evaluation with the losses and slopes of its samples.
+
+        A loss that is the mean of weighted losses of samples has n times their
+        losses as its gradient with respect to the weights.
+        """
+        if of_weights is None:
+            raise ValueError(_keras.NO_SAMPLE_LOSSES)
+        unit = tf.cast(tf.shape(of_weights)[0], "float32")
+        unit = unit * self._replicas / self._loss_scale
+        squares = [
+            tf.reduce_sum(
+                tf.square(tf.cast(g, "float32")), list(range(1, len(g.shape)))
+            )
+            for g in of_outputs
+            if g is not None
+        ]
+        return evaluation._replace(
+            sample_losses=of_weights * unit,
+            sample_slopes=tf.sqrt(tf.add_n(squares)) * unit,
+        )
+
+    @property
+    def learning_rate(self):
+        """The optimizer's learning rate, a scalar tensor."""
+        return tf.convert_to_tensor(self._optimizer.learning_rate)
+
+    def after_update(self, gradients):
+        """The weights as an update by these gradients would leave them."""
+        predicted = _keras.predict_update(
+            self._optimizer, gradients, self._weights
+        )
+        return [
+            value if new is None else tf.cast(new, value.dtype)
+            for value, new in zip(self.values, predicted, strict=True)
+        ]
+
+    def mean_over_replicas(self, tensors):
+        """Each tensor, averaged over the replicas; `None` stays `None`."""
+        present = [i for i, t in enumerate(tensors) if t is not None]
+        if self._replicas == 1 or not present:
+            return tensors
+        reduced = tf.distribute.get_replica_context().all_reduce(
+            "MEAN", [tensors[i] for i in present]
+        )
+        result = list(tensors)
+        for i, tensor in zip(present, reduced, strict=True):
+            result[i] = tensor
+        return result
+
+    def repeat(self, times, body, initial):
+        """`body(index, tensors)` some times over, in a loop of the graph."""
+        present = [i for i, t in enumerate(initial) if t is not None]
+
+        def packed(tensors):
+            result = [None] * len(initial)
+            for i, tensor in zip(present, tensors, strict=True):
+                result[i] = tensor
+            return result
+
+        def advance(index, tensors):
+            result = body(index, packed(tensors))
+            return [result[i] for i in present]
+
+        tensors = [initial[i] for i in present]
+        # A loop of the graph cannot communicate between replicas.
+        if times < 1 or (self._replicas > 1 and self._synchronize):
+            for index in range(times):
+                tensors = advance(tf.constant(index), tensors)
+        else:
+            tensors = ops.fori_loop(0, times, advance, tensors)
+        return packed(tensors)
+
+    def require(self, condition, message):
+        """Raises `ValueError`, or the graph's error when it runs."""
+        if tf.is_tensor(condition):
+            known = tf.get_static_value(condition)
+            if known is None:
+                tf.debugging.Assert(condition, [message])
+                return
+            condition = known
+        if not condition:
+            raise ValueError(message)
+
+    size = staticmethod(batches.size)
+    take = staticmethod(batches.take)
+    weighted = staticmethod(batches.weighted)
+    split = staticmethod(batches.split)
+    mean = staticmethod(batches.mean)
+    to_arrays = staticmethod(batches.to_arrays)
+    from_arrays = staticmethod(batches.from_arrays)
 
     def squared_norms(self, gradients):
         """Vector of the squared L2 norm of each gradient, 0 where `None`."""
@@ -119,7 +251,7 @@ class TensorFlowEngine:
             [
                 ops.zeros((), "float32")
                 if gradient is None
-                else ops.cast(squared_norm(_dense(gradient)), "float32")
+                else ops.cast(squared_norm(dense(gradient)), "float32")
                 for gradient in gradients
             ]
         )
@@ -129,14 +261,25 @@ class TensorFlowEngine:
         for variable, value in assignments:
             variable.assign(value)
 
-    def apply(self, gradients, variables):
+    def apply(self, gradients, variables, active=None):
         """One update of the optimizer.
 
         Args:
             gradients: List with an entry a weight.
             variables: The trainable variables, in the optimizer's order.
+            active: List with a boolean scalar a weight: where it is false, the
+                weight and what the optimizer remembers of it stay. `None`: all
+                are active.
         """
         position = {id(v): i for i, v in enumerate(self._weights)}
+        kept = []
+        for i, is_active in enumerate(active or ()):
+            if tf.is_tensor(is_active):
+                slots = _keras.slots_of(self._optimizer, self._weights[i])
+                kept += [
+                    (v, tf.convert_to_tensor(v.value), is_active)
+                    for v in (self._weights[i], *slots)
+                ]
         self._optimizer.apply(
             [
                 self._scale(gradients[position[id(v)]], v.dtype)
@@ -144,14 +287,30 @@ class TensorFlowEngine:
             ],
             variables,
         )
+        _write(
+            [
+                (v, tf.where(is_active, tf.convert_to_tensor(v.value), old))
+                for v, old, is_active in kept
+            ]
+        )
 
-    def displace(self, displacements):
-        """Adds a tensor to each weight; `None` leaves it alone."""
-        for variable, displacement in zip(
-            self._weights, displacements, strict=True
-        ):
-            if displacement is not None:
-                variable.assign_add(ops.cast(displacement, variable.dtype))
+    def displace(self, displacements, is_finite):
+        """Adds a tensor to each weight; `None` leaves it alone.
+
+        Nothing is added unless all is finite.
+        """
+        moved = [
+            (v, v.value, d)
+            for v, d in zip(self._weights, displacements, strict=True)
+            if d is not None
+        ]
+        means = self.mean_over_replicas([d for _, _, d in moved])
+        _write(
+            [
+                (v, value + tf.cast(tf.where(is_finite, d, 0.0), value.dtype))
+                for (v, value, _), d in zip(moved, means, strict=True)
+            ]
+        )
 
     def _promoted(self, at):
         """Layers of 16-bit weights that are given float32 values, by id."""
@@ -163,15 +322,16 @@ class TensorFlowEngine:
             if ops.dtype(value) != variable.dtype
         }
 
-    def _unscale(self, scaled, wrt):
+    def _unscale(self, scaled, wrt, options):
         """Gradients in the units of the loss, from those of the tape."""
         present = [i for i in wrt if scaled[i] is not None]
         gradients = list(scaled)
         for i in present:
-            if i in self._dense:
-                gradients[i] = in_float32(_dense(scaled[i]))
+            if i in self._dense or options.dense:
+                gradients[i] = in_float32(dense(scaled[i]))
         factor = 1.0
-        if self._replicas > 1 and self._synchronize and present:
+        reduces = self._synchronize and not options.local
+        if self._replicas > 1 and reduces and present:
             reduced = tf.distribute.get_replica_context().all_reduce(
                 "SUM", [gradients[i] for i in present]
             )
@@ -179,11 +339,11 @@ class TensorFlowEngine:
                 gradients[i] = gradient
         elif self._replicas > 1:
             factor = float(self._replicas)
-        if not _is_one(self._loss_scale):
+        if not is_one(self._loss_scale):
             factor = factor / self._loss_scale
         for i in present:
-            if not _is_one(factor):
-                gradients[i] = _times(gradients[i], factor)
+            if not is_one(factor):
+                gradients[i] = times(gradients[i], factor)
             self._scaled[id(gradients[i])] = (gradients[i], scaled[i])
         return gradients
 
@@ -193,13 +353,13 @@ class TensorFlowEngine:
             return None
         if id(gradient) in self._scaled:
             # Handed back as it came: nothing is rounded twice.
-            return _as(dtype, self._scaled[id(gradient)][1])
+            return cast(dtype, self._scaled[id(gradient)][1])
         factor = self._loss_scale
         if self._replicas > 1:
             factor = factor / self._replicas
-        if not _is_one(factor):
-            gradient = _times(gradient, factor)
-        return _as(dtype, gradient)
+        if not is_one(factor):
+            gradient = times(gradient, factor)
+        return cast(dtype, gradient)
 
     @staticmethod
     def is_tracing():
@@ -213,77 +373,17 @@ class TensorFlowEngine:
         )
 
 
-class _Pass(keras.StatelessScope):
-    """Variables read as given values; what is assigned is only noted.
+def _write(pairs):
+    """Assigns tensors to variables, on every replica its own."""
 
-    A weight that the network itself assigns while it is called (spectral
-    normalisation does) continues as a new leaf, as it does in `fit`: its
-    gradient is the sum over its leaves, and none flows through the assignment.
-    """
+    def write(strategy, variables, tensors):
+        for variable, tensor in zip(variables, tensors, strict=True):
+            strategy.extended.update(
+                variable, lambda v, x: v.assign(x), args=(tensor,), group=False
+            )
 
-    def __init__(self, weights, at, rest, tape, wrt):
-        super().__init__(
-            [*zip(weights, at, strict=True), *rest], collect_losses=True
+    if pairs:
+        variables, tensors = zip(*((v.value, x) for v, x in pairs), strict=True)
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            write, tf.distribute.get_strategy(), list(variables), list(tensors)
         )
-        # The scope would round float32 values to the dtype of the weight.
-        self.state_mapping.update(
-            (id(v), value) for v, value in zip(weights, at, strict=True)
-        )
-        self.assignments = {}
-        self.leaves = {index: [at[index]] for index in wrt}
-        self._tape = tape
-        self._index = {id(weights[index]): index for index in wrt}
-        tape.watch([at[index] for index in wrt])
-
-    def add_update(self, update):
-        variable, value = update
-        value = tf.stop_gradient(value)
-        index = self._index.get(id(variable))
-        if index is not None:
-            self._tape.watch(value)
-            self.leaves[index].append(value)
-        self.assignments[id(variable)] = (variable, value)
-        super().add_update((variable, value))
-
-
-def _total(parts):
-    present = [part for part in parts if part is not None]
-    if len(present) < 2:
-        return present[0] if present else None
-    return tf.add_n([_dense(part) for part in present])
-
-
-def _dense(gradient):
-    """A tensor, from what may be the slices of an embedding."""
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    return tf.math.unsorted_segment_sum(
-        gradient.values, gradient.indices, gradient.dense_shape[0]
-    )
-
-
-def _times(gradient, factor):
-    """A gradient times a scalar, in at least float32; slices stay slices."""
-    return _map_values(
-        lambda values: (
-            in_float32(values) * ops.cast(factor, ops.dtype(in_float32(values)))
-        ),
-        gradient,
-    )
-
-
-def _as(dtype, gradient):
-    """A gradient in another dtype; slices stay slices."""
-    return _map_values(lambda values: ops.cast(values, dtype), gradient)
-
-
-def _map_values(function, gradient):
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(
-            function(gradient.values), gradient.indices, gradient.dense_shape
-        )
-    return function(gradient)
-
-
-def _is_one(factor):
-    return isinstance(factor, float) and factor == 1.0

@@ -1,15 +1,101 @@
 """Methods: what becomes of the gradients in a training step."""
 
 import difflib
+import inspect
 
+from keras_lwsam.methods.adaptive_policy import AESAM, AELookSAM
+from keras_lwsam.methods.amp import AMP
+from keras_lwsam.methods.asam import ASAM
 from keras_lwsam.methods.base import Method, TwoGradientMethod, Update
+from keras_lwsam.methods.bisam import BiSAM
+from keras_lwsam.methods.composed import BatchSplits, Scheduled
+from keras_lwsam.methods.delta_sam import DeltaSAM
+from keras_lwsam.methods.entropy_sgd import EntropySGD
+from keras_lwsam.methods.esam import ESAM
+from keras_lwsam.methods.friendly_sam import FriendlySAM, VaSSO
+from keras_lwsam.methods.gam import GAM
 from keras_lwsam.methods.gnp import GNP
+from keras_lwsam.methods.gsam import GSAM
+from keras_lwsam.methods.imbsam import ImbSAM
+from keras_lwsam.methods.look_sam import LookSAM
+from keras_lwsam.methods.momentum_sam import AsyncSAM, MomentumSAM
 from keras_lwsam.methods.sam import SAM
+from keras_lwsam.methods.sampa import SAMPa
+from keras_lwsam.methods.sample_selection import AUSAM, KSAM
+from keras_lwsam.methods.slsam import SLSAM
+from keras_lwsam.methods.smooth_out import SmoothOut
+from keras_lwsam.methods.sparse_sam import DynamicSparseSAM, FisherSparseSAM
+from keras_lwsam.methods.stable_sam import Renormalized, StableSAM
+from keras_lwsam.methods.wsam import WSAM
 
-__all__ = ["GNP", "SAM", "Method", "TwoGradientMethod", "Update", "get"]
+__all__ = [
+    "AESAM",
+    "AMP",
+    "ASAM",
+    "AUSAM",
+    "ESAM",
+    "GAM",
+    "GNP",
+    "GSAM",
+    "KSAM",
+    "SAM",
+    "SLSAM",
+    "WSAM",
+    "AELookSAM",
+    "AsyncSAM",
+    "BatchSplits",
+    "BiSAM",
+    "DeltaSAM",
+    "DynamicSparseSAM",
+    "EntropySGD",
+    "FisherSparseSAM",
+    "FriendlySAM",
+    "ImbSAM",
+    "LookSAM",
+    "Method",
+    "MomentumSAM",
+    "Renormalized",
+    "SAMPa",
+    "Scheduled",
+    "SmoothOut",
+    "StableSAM",
+    "TwoGradientMethod",
+    "Update",
+    "VaSSO",
+    "compose",
+    "get",
+]
 
 # What `method="..."` may name.
-NAMES = {"gnp": GNP, "sam": SAM}
+NAMES = {
+    "ae_look_sam": AELookSAM,
+    "aesam": AESAM,
+    "amp": AMP,
+    "asam": ASAM,
+    "async_sam": AsyncSAM,
+    "ausam": AUSAM,
+    "bisam": BiSAM,
+    "delta_sam": DeltaSAM,
+    "dynamic_sparse_sam": DynamicSparseSAM,
+    "entropy_sgd": EntropySGD,
+    "esam": ESAM,
+    "fisher_sparse_sam": FisherSparseSAM,
+    "friendly_sam": FriendlySAM,
+    "gam": GAM,
+    "gnp": GNP,
+    "gsam": GSAM,
+    "imbsam": ImbSAM,
+    "ksam": KSAM,
+    "look_sam": LookSAM,
+    "momentum_sam": MomentumSAM,
+    "sam": SAM,
+    "sampa": SAMPa,
+    "slsam": SLSAM,
+    "smooth_out": SmoothOut,
+    "stable_sam": StableSAM,
+    "vasso": VaSSO,
+    "wsam": WSAM,
+}
 
 
 def get(method, rho=None) -> Method:
@@ -47,13 +133,57 @@ def get(method, rho=None) -> Method:
             "of `keras_lwsam.methods`, such as `methods.SAM(rho=0.05)`. "
             f"Received: method={method!r} (of type {type(method).__name__})"
         )
-    if method not in NAMES:
-        near = difflib.get_close_matches(method.lower(), NAMES, cutoff=0.4)
-        hint = " or ".join(repr(n) for n in near)
+    # "look_sam" is LookSAM; "looksam" and "look-sam" can be nothing else.
+    plain = {_plain(name): name for name in NAMES}
+    if _plain(method) not in plain:
+        near = difflib.get_close_matches(_plain(method), plain, cutoff=0.4)
+        hint = " or ".join(repr(plain[name]) for name in near)
         raise ValueError(
             f"`method` names no method of this library. "
             f"{f'Did you mean {hint}? ' if near else ''}"
             f"The names are: {', '.join(sorted(NAMES))}. "
             f"Received: method={method!r}"
         )
-    return NAMES[method]() if rho is None else NAMES[method](rho=rho)
+    chosen = NAMES[plain[_plain(method)]]
+    if rho is None:
+        return chosen()
+    if "rho" not in inspect.signature(chosen).parameters:
+        raise ValueError(
+            f"The method {method!r} has no radius `rho`; it is "
+            f"{inspect.signature(chosen)}. Give an instance, "
+            f"`method=methods.{chosen.__name__}(...)`. Received: rho={rho!r}"
+        )
+    return chosen(rho=rho)
+
+
+def compose(method, schedule=None, num_batch_splits=None) -> Method:
+    """A method that acts when it shall, on the parts of the batch it shall.
+
+    Args:
+        method: A `Method`.
+        schedule: A `schedules.Schedule`, or `None` for always.
+        num_batch_splits: Number of parts of the batch, or `None` for one.
+
+    Returns:
+        A `Method`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If `num_batch_splits` is not positive.
+
+    Example:
+
+    >>> from keras_lwsam import methods, schedules
+    >>> methods.compose(methods.SAM(), num_batch_splits=2)
+    BatchSplits(method=SAM(rho=0.05), num_batch_splits=2)
+    """
+    if num_batch_splits is not None:
+        method = BatchSplits(method, num_batch_splits)
+    if schedule is not None:
+        # Outside: a step that is not perturbed takes the batch whole.
+        method = Scheduled(method, schedule)
+    return method
+
+
+def _plain(name):
+    return name.replace("_", "").replace("-", "").lower()

@@ -1,11 +1,17 @@
 """What a method is: a short program from gradients to an update."""
 
 import abc
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from keras_lwsam import _arguments
+import keras
+
+from keras_lwsam import schedules
 from keras_lwsam._tensors import add, global_norm, restrict
 from keras_lwsam.perturbations import along_gradient
+
+register = keras.saving.register_keras_serializable(package="keras_lwsam")
 
 
 class Update(NamedTuple):
@@ -22,6 +28,10 @@ class Update(NamedTuple):
             `None` where the step has no perturbation.
         gradient_norm: Scalar, norm of the clean gradient over the perturbed
             weights, or `None` likewise.
+        active: List of boolean scalars: a weight where it is false keeps its
+            value and the optimizer's memory of it. `None`: all are active.
+        afterwards: Function of a `Step` at the updated weights, with `state`
+            as its state, to the state to keep; or `None`.
     """
 
     gradients: list
@@ -29,6 +39,8 @@ class Update(NamedTuple):
     displacement: list | None = None
     sharpness: Any = None
     gradient_norm: Any = None
+    active: list | None = None
+    afterwards: Callable | None = None
 
 
 class Method(abc.ABC):
@@ -46,9 +58,13 @@ class Method(abc.ABC):
     The first call in a step is the one that counts: its loss and predictions
     are logged and its BatchNorm and random-seed updates are kept.
 
-    Subclasses implement `update` (or, far more often, the two parts of
-    `TwoGradientMethod`) and `get_config`.
+    Subclasses implement `update` or, far more often, the two parts of
+    `TwoGradientMethod`. An attribute of the name of each argument of the
+    constructor makes them comparable, printable and saveable.
     """
+
+    needs_previous_batch = False
+    """Whether `step.previous` is used."""
 
     @property
     def is_plain(self) -> bool:
@@ -59,6 +75,22 @@ class Method(abc.ABC):
         """
         return False
 
+    def phase(self, clock) -> Any:
+        """Which of its programs the next step runs, known before it.
+
+        A method that takes different steps at different times says here which
+        one is next, and reads it as `step.phase`. The compiled step is
+        specialised to it: what it does not need, it does not compute.
+
+        Args:
+            clock: A `schedules.Clock`.
+
+        Returns:
+            A hashable value, of few different ones; `None` for a method all of
+            whose steps are alike.
+        """
+        return None
+
     def initial_state(self, weights) -> Any:
         """The state before the first step: any structure of arrays.
 
@@ -66,9 +98,9 @@ class Method(abc.ABC):
             weights: List of the network's weights, as Keras variables.
 
         Returns:
-            A structure (nested lists, tuples, dicts) of arrays; `()` for a
-            method without memory. It becomes non-trainable variables of the
-            `LWSAMModel`: saved, restored and mirrored with it.
+            A structure (nested lists, tuples, dicts) of arrays of floats; `()`
+            for a method without memory. It becomes non-trainable variables of
+            the `LWSAMModel`: saved, restored and mirrored with it.
         """
         return ()
 
@@ -84,14 +116,29 @@ class Method(abc.ABC):
             An `Update`.
         """
 
-    @abc.abstractmethod
+    def rest(self, step) -> Update:
+        """What happens in a step that a schedule leaves without perturbation.
+
+        One gradient, handed to the optimizer as it is.
+        """
+        descent = step.gradients(at=step.values, wrt=step.weights)
+        return Update(gradients=descent.gradients, state=step.state)
+
     def get_config(self) -> dict:
         """The constructor's arguments, as JSON-compatible values."""
+        return {
+            name: keras.saving.serialize_keras_object(value)
+            for name, value in self._parameters().items()
+        }
 
     @classmethod
     def from_config(cls, config: dict) -> "Method":
         """The method that `get_config` describes."""
-        return cls(**config)
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+    def _parameters(self):
+        names = inspect.signature(type(self).__init__).parameters
+        return {n: getattr(self, n) for n in names if n != "self"}
 
     def __eq__(self, other):
         return (
@@ -103,7 +150,7 @@ class Method(abc.ABC):
         return hash(repr(self))
 
     def __repr__(self):
-        arguments = (f"{k}={v!r}" for k, v in self.get_config().items())
+        arguments = (f"{k}={v!r}" for k, v in self._parameters().items())
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
@@ -114,40 +161,51 @@ class TwoGradientMethod(Method):
        \tilde g = \nabla L(w + \epsilon), \quad
        \mathrm{combine}(g, \tilde g) $$
 
-    Subclasses override `perturb`, `combine`, or both.
+    Subclasses override `perturb`, `combine`, or both; `displace` where the rule
+    has a part outside the optimizer.
 
     Args:
-        rho: Radius of the perturbation, a non-negative float.
+        rho: Radius of the perturbation, a non-negative float, or a schedule of
+            one (see `schedules`).
     """
 
-    def __init__(self, rho: float):
-        self.rho = _arguments.real("rho", rho, minimum=0.0)
+    def __init__(self, rho):
+        self.rho = schedules.check_rho("rho", rho)
 
     @property
     def is_plain(self) -> bool:
-        return self.rho == 0.0
+        return isinstance(self.rho, float) and self.rho == 0.0
 
-    def perturb(self, values, gradients, state):
-        """`(epsilon, new state)` from weights, clean gradient and state."""
-        return along_gradient(gradients, self.rho), state
+    def perturb(self, step, gradients):
+        """`(epsilon, new state)`, from the step and its clean gradient."""
+        return along_gradient(gradients, step.radius(self.rho)), step.state
 
     def combine(self, clean, sharp):
         """The gradient to apply, from the clean and the sharp one."""
         return sharp
 
+    def remember(self, state, clean, sharp):
+        """The state to keep, from that of `perturb` and both gradients."""
+        return state
+
+    def displace(self, step, clean, sharp):
+        """What is added to the weights after the update; `None`: nothing."""
+        return None
+
     def update(self, step) -> Update:
         clean = step.gradients(at=step.values, wrt=step.ascent)
-        epsilon, state = self.perturb(step.values, clean.gradients, step.state)
-        epsilon = restrict(epsilon, step.selected)
-        sharp = step.gradients(at=add(step.values, epsilon), wrt=step.weights)
+        epsilon, state = self.perturb(step, clean.gradients)
+        sharp = step.gradients(at=displaced(step, epsilon), wrt=step.weights)
+        known = restrict(clean.gradients, step.selected)
         return Update(
-            gradients=self.combine(
-                restrict(clean.gradients, step.selected), sharp.gradients
-            ),
-            state=state,
+            gradients=self.combine(known, sharp.gradients),
+            state=self.remember(state, known, sharp.gradients),
+            displacement=self.displace(step, known, sharp.gradients),
             sharpness=sharp.loss - clean.loss,
-            gradient_norm=global_norm(restrict(clean.gradients, step.selected)),
+            gradient_norm=global_norm(known),
         )
 
-    def get_config(self) -> dict:
-        return {"rho": self.rho}
+
+def displaced(step, epsilon):
+    """The step's values, those of the selected weights moved by `epsilon`."""
+    return add(step.values, restrict(epsilon, step.selected))

@@ -1,13 +1,11 @@
 """GNP: penalizing the gradient norm."""
 
-import keras
-
 from keras_lwsam import _arguments
 from keras_lwsam.combinations import mix
-from keras_lwsam.methods.base import TwoGradientMethod
+from keras_lwsam.methods.base import TwoGradientMethod, register
 
 
-@keras.saving.register_keras_serializable(package="keras_lwsam")
+@register
 class GNP(TwoGradientMethod):
     r"""Gradient norm penalty: a mixture of the clean and the sharp gradient.
 
@@ -42,12 +40,9 @@ class GNP(TwoGradientMethod):
         Lee: layer-wise gradient norm penalizing, KDD 2024, arXiv:2503.14205.
     """
 
-    def __init__(self, rho: float = 0.1, alpha: float = 0.8):
+    def __init__(self, rho=0.1, alpha: float = 0.8):
         super().__init__(rho)
         self.alpha = _arguments.real("alpha", alpha, 0.0, 1.0)
 
     def combine(self, clean, sharp):
         return mix(clean, sharp, self.alpha)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "alpha": self.alpha}

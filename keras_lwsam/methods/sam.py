@@ -1,11 +1,9 @@
 """SAM: sharpness-aware minimization."""
 
-import keras
-
-from keras_lwsam.methods.base import TwoGradientMethod
+from keras_lwsam.methods.base import TwoGradientMethod, register
 
 
-@keras.saving.register_keras_serializable(package="keras_lwsam")
+@register
 class SAM(TwoGradientMethod):
     r"""Sharpness-aware minimization: the gradient at the worst nearby point.
 
@@ -37,5 +35,5 @@ class SAM(TwoGradientMethod):
         Lee: layer-wise gradient norm penalizing, KDD 2024, arXiv:2503.14205.
     """
 
-    def __init__(self, rho: float = 0.05):
+    def __init__(self, rho=0.05):
         super().__init__(rho)

@@ -1,0 +1,122 @@
+"""Parts of a batch: `(x, y, sample_weight)`, any structure of tensors."""
+
+import itertools
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from keras_lwsam._tensors import mean_of
+
+
+def size(batch):
+    """Number of samples: an int where it is known, else a tensor."""
+    first = next(part for part in tree.flatten(batch) if part is not None)
+    first = tf.convert_to_tensor(first)
+    known = first.shape[0]
+    return tf.shape(first)[0] if known is None else known
+
+
+def take(batch, indices):
+    """The samples at some positions."""
+    return _map(lambda part: tf.gather(part, indices), batch)
+
+
+def weighted(batch, weights):
+    """The batch with its sample weights multiplied by others."""
+    x, y, sample_weight = batch
+    if sample_weight is None:
+        return x, y, weights
+    return x, y, _map(lambda own: _times(own, weights), sample_weight)
+
+
+def split(batch, count):
+    """`(part, share)` pairs of consecutive parts whose sizes differ by one.
+
+    A batch of fewer samples gives as many parts. Where the size is not known,
+    a part may have to repeat a sample; its share is 0 then.
+    """
+    total = size(batch)
+    if isinstance(total, int):
+        count = min(count, total)
+        bounds = [i * total // count for i in range(count + 1)]
+        return [
+            (_slice(batch, a, b), (b - a) / total)
+            for a, b in itertools.pairwise(bounds)
+        ]
+    bounds = [i * total // count for i in range(count + 1)]
+    return [
+        (
+            _slice(batch, tf.minimum(a, total - 1), tf.maximum(b, a + 1)),
+            tf.cast(b - a, "float32") / tf.cast(total, "float32"),
+        )
+        for a, b in itertools.pairwise(bounds)
+    ]
+
+
+def mean(evaluations, shares):
+    """One evaluation of a whole batch, from those of its parts."""
+    first = evaluations[0]
+    predictions = tree.map_structure(
+        lambda *parts: tf.concat(parts, axis=0),
+        *(e.predictions for e in evaluations),
+    )
+    values = [[value for _, value in e.assignments] for e in evaluations]
+    variables = [variable for variable, _ in first.assignments]
+    return first._replace(
+        loss=mean_of([e.loss for e in evaluations], shares),
+        predictions=predictions,
+        assignments=list(zip(variables, mean_of(values, shares), strict=True)),
+    )
+
+
+def to_arrays(batch) -> dict:
+    """The tensors of a batch, of every replica, as arrays by name."""
+    return {
+        f"{i}_{replica}": np.asarray(tensor)
+        for i, part in enumerate(tree.flatten(batch))
+        if part is not None
+        for replica, tensor in enumerate(_local(part))
+    }
+
+
+def from_arrays(arrays, like):
+    """The batch of `to_arrays`, in the structure of another batch."""
+
+    def part(i, example):
+        if example is None:
+            return None
+        if not isinstance(example, tf.distribute.DistributedValues):
+            return tf.convert_to_tensor(arrays[f"{i}_0"])
+        strategy = tf.distribute.get_strategy()
+        return strategy.experimental_distribute_values_from_function(
+            lambda replica: tf.convert_to_tensor(
+                arrays[f"{i}_{replica.replica_id_in_sync_group}"]
+            )
+        )
+
+    parts = [part(i, example) for i, example in enumerate(tree.flatten(like))]
+    return tree.pack_sequence_as(like, parts)
+
+
+def _local(part):
+    if isinstance(part, tf.distribute.DistributedValues):
+        return part.values
+    return [part]
+
+
+def _slice(batch, start, stop):
+    return _map(lambda part: part[start:stop], batch)
+
+
+def _map(function, batch):
+    return tree.map_structure(
+        lambda part: None if part is None else function(part), batch
+    )
+
+
+def _times(own, weights):
+    own = tf.convert_to_tensor(own)
+    missing = [1] * (len(own.shape) - 1)
+    shape = tf.concat([tf.shape(weights)[:1], missing], axis=0)
+    return own * tf.reshape(tf.cast(weights, own.dtype), shape)

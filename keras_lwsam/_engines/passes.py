@@ -1,0 +1,100 @@
+"""One pass through the network: how it is made, and what comes of it."""
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_lwsam._engines.gradients import dense
+
+
+class Evaluation(NamedTuple):
+    """One forward and backward pass.
+
+    Attributes:
+        loss: Scalar, in the units of the logs.
+        gradients: List with an entry a weight; `None` where the weight was
+            not asked for or has no influence on the loss.
+        predictions: What the network returned.
+        assignments: `(variable, value)` pairs: what the pass would have
+            assigned (BatchNorm statistics, seeds, loss trackers).
+        sample_losses: Vector of the losses of the samples, of which the loss
+            without regularization is the mean; if it was asked for.
+        sample_slopes: Vector of the norms of their gradients with respect to
+            the predictions; likewise.
+    """
+
+    loss: Any
+    gradients: list
+    predictions: Any = None
+    assignments: list = ()
+    sample_losses: Any = None
+    sample_slopes: Any = None
+
+
+class Options(NamedTuple):
+    """How a pass is made: the arguments of `Step.gradients` by name."""
+
+    loss: Any = None
+    training: bool = True
+    when: Any = None
+    dense: bool = False
+    sample_losses: bool = False
+    regularized: bool = True
+    local: bool = False
+
+
+def conditionally(when, evaluate, at, wrt):
+    """Loss and gradients of `evaluate()`, or zeros without calling it."""
+    present, dtypes = list(wrt), ["float32"]
+
+    def compute():
+        evaluation = evaluate()
+        present[:] = [i for i in wrt if evaluation.gradients[i] is not None]
+        dtypes[:] = [evaluation.loss.dtype]
+        return evaluation.loss, [
+            dense(evaluation.gradients[i]) for i in present
+        ]
+
+    def skip():
+        zeros = [tf.zeros_like(at[i]) for i in present]
+        return tf.zeros((), dtypes[0]), zeros
+
+    loss, computed = tf.cond(when, compute, skip)
+    gradients = [None] * len(at)
+    for i, gradient in zip(present, computed, strict=True):
+        gradients[i] = gradient
+    return Evaluation(loss=loss, gradients=gradients)
+
+
+class Pass(keras.StatelessScope):
+    """Variables read as given values; what is assigned is only noted.
+
+    A weight that the network itself assigns while it is called (spectral
+    normalisation does) continues as a new leaf, as it does in `fit`: its
+    gradient is the sum over its leaves, and none flows through the assignment.
+    """
+
+    def __init__(self, weights, at, rest, tape, wrt):
+        super().__init__(
+            [*zip(weights, at, strict=True), *rest], collect_losses=True
+        )
+        # The scope would round float32 values to the dtype of the weight.
+        self.state_mapping.update(
+            (id(v), value) for v, value in zip(weights, at, strict=True)
+        )
+        self.assignments = {}
+        self.leaves = {index: [at[index]] for index in wrt}
+        self._tape = tape
+        self._index = {id(weights[index]): index for index in wrt}
+        tape.watch([at[index] for index in wrt])
+
+    def add_update(self, update):
+        variable, value = update
+        value = tf.stop_gradient(value)
+        index = self._index.get(id(variable))
+        if index is not None:
+            self._tape.watch(value)
+            self.leaves[index].append(value)
+        self.assignments[id(variable)] = (variable, value)
+        super().add_update((variable, value))

@@ -1,0 +1,38 @@
+"""Random draws that depend on nothing but a seed and the step."""
+
+import random
+
+import keras
+from keras import ops
+
+
+class StepSeed(keras.random.SeedGenerator):
+    """A seed for one draw of `keras.random`, from the number of the step.
+
+    It has no state of its own: the same step draws the same numbers, on every
+    replica, and after a run was stopped and went on.
+
+    Args:
+        seed: int scalar tensor.
+        step: int scalar tensor.
+    """
+
+    def __init__(self, seed, step):
+        # Not that of the parent, which would create a variable.
+        self._seed = ops.stack(
+            [ops.cast(seed, "int32"), ops.cast(step, "int32")]
+        )
+
+    def next(self, ordered=True):
+        return self._seed
+
+
+def peek():
+    """What `random.randint` would draw, without drawing it.
+
+    So that `keras.utils.set_random_seed` decides the draws of a method, and
+    making a method does not change what is drawn afterwards.
+    """
+    twin = random.Random()
+    twin.setstate(random.getstate())
+    return twin.randint(0, 2**30)

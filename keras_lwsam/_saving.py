@@ -1,0 +1,47 @@
+"""What the wrapper saves beside the network and the optimizer: arrays."""
+
+import numpy as np
+from keras import ops
+
+
+def to_store(variables, seeds, others) -> dict:
+    """What is saved: a dict of arrays.
+
+    Args:
+        variables: `State.variables`.
+        seeds: States of the network's random generators. Keras does not save
+            them, and a run that goes on must draw what it would have drawn.
+        others: Dict of further arrays.
+    """
+    store = {f"{i}": ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+    for i, seed in enumerate(seeds):
+        store[f"seed_{i}"] = ops.convert_to_numpy(seed)
+    return {**store, **others}
+
+
+def from_store(store, variables, seeds, others) -> dict:
+    """The arrays of a saved state; an error if it is not of this model.
+
+    Args:
+        store: Mapping from names to arrays.
+        variables: `State.variables`.
+        seeds: States of the network's random generators.
+        others: Names of further arrays.
+    """
+    expected = to_store(variables, seeds, dict.fromkeys(others))
+    if set(store.keys()) != set(expected):
+        raise ValueError(
+            "The saved state is not that of this `LWSAMModel`. Was it saved "
+            "with another method, or is it the file of a bare network? "
+            f"Expected the entries {sorted(expected)}. "
+            f"Received: {sorted(store.keys())}"
+        )
+    arrays = {name: np.asarray(store[name]) for name in expected}
+    for name, present in expected.items():
+        if present is not None and arrays[name].shape != present.shape:
+            raise ValueError(
+                "The saved state is that of another network: expected the "
+                f"shape {present.shape} for the entry {name!r}. "
+                f"Received: shape {arrays[name].shape}"
+            )
+    return arrays

@@ -1,0 +1,163 @@
+"""The course of training: what is decided between steps, in Python."""
+
+from keras_lwsam import _keras
+from keras_lwsam._clock import Clock
+from keras_lwsam._fitting import CompiledSteps
+from keras_lwsam._saving import from_store, to_store
+
+_PREVIOUS = "previous_"
+
+
+class Training:
+    """Which step comes next, and what it is given.
+
+    Args:
+        method: The `methods.Method` that trains.
+        adaptation: The `Adaptation` of the selection.
+        state: The `State`.
+        batches: How batches are turned into arrays and back: functions
+            `to_arrays(batch)` and `from_arrays(arrays, like)`.
+
+    Attributes:
+        clock: The `Clock` before the next step.
+        measures_plain_steps: Whether gradients are measured in steps of the
+            base optimizer too.
+    """
+
+    def __init__(self, method, adaptation, state, batches):
+        self.method = method
+        self.adaptation = adaptation
+        self.clock = Clock()
+        # A step without perturbation is that of `fit` bit for bit. Measuring
+        # its gradients would change the last bits: TensorFlow regroups the
+        # factors of a product that only the optimizer reads.
+        self.measures_plain_steps = False
+        self._state = state
+        self._batches = batches
+        # A batch, or the arrays of one, from a file.
+        self._previous = None
+
+    @property
+    def is_plain(self):
+        """Whether the steps are those of the base optimizer."""
+        return self.method.is_plain or not self.adaptation.selected
+
+    @property
+    def feeds_previous_batch(self):
+        """Whether a step is given two batches, the newer one first."""
+        return self.method.needs_previous_batch and not self.is_plain
+
+    @property
+    def measures(self):
+        """Whether the next step measures its gradients."""
+        return self.measures_plain_steps or not self.is_plain
+
+    def variant(self, clock):
+        """What a step is specialised to: layers, measuring, and phase."""
+        if self.is_plain:
+            return ((), self.measures_plain_steps, None)
+        return (self.adaptation.selected, True, self.method.phase(clock))
+
+    def function(self, model, make_step):
+        """The function that Keras calls to take one step, or several.
+
+        Args:
+            model: The `LWSAMModel`.
+            make_step: Function without arguments to a newly compiled step.
+        """
+        compiled = CompiledSteps(make_step)
+
+        def take(iterator, count):
+            logs = compiled(self.variant(self.clock))(iterator)
+            self.clock = self.clock.after(count)
+            self.adaptation.steps += count
+            return logs
+
+        def take_singly(iterator, count):
+            logs = None
+            for _ in range(count):
+                try:
+                    batch = next(iterator)
+                except StopIteration:
+                    if logs is None:
+                        raise
+                    break
+                logs = take(iter([self._with_previous(batch)]), 1)
+            return logs
+
+        def train_function(iterator):
+            iterator = _keras.build_compiled(model, iterator)
+            if self.adaptation.is_due(at_epoch=False):
+                self.refresh()
+            count = _keras.steps_of(model, iterator)
+            variants = {self.variant(self.clock.after(i)) for i in range(count)}
+            if self.feeds_previous_batch or len(variants) > 1:
+                return take_singly(iterator, count)
+            return take(iterator, count)
+
+        return train_function
+
+    def _with_previous(self, batch):
+        if not self.feeds_previous_batch:
+            return batch
+        previous, self._previous = self._previous, batch
+        if previous is None:
+            previous = batch
+        elif isinstance(previous, dict):
+            previous = self._batches.from_arrays(previous, batch)
+        return batch, previous
+
+    def refresh(self):
+        """Chooses the layers again, from the norms seen so far."""
+        squared_norms = self._state.window_mean()
+        if squared_norms is None:
+            return
+        before = self.adaptation.selected
+        self.adaptation.refresh(squared_norms)
+        self._state.begin_window()
+        if self.adaptation.selected != before:
+            self.clock = self.clock._replace(since_selection=0)
+
+    def begin_epoch(self, epoch, epochs, steps_per_epoch):
+        """What happens when an epoch of `fit` begins."""
+        if self.adaptation.is_due(at_epoch=True):
+            self.refresh()
+        self.clock = self.clock.at_epoch(epoch, epochs, steps_per_epoch)
+        self._state.begin_epoch(self.clock)
+
+    def save(self, store, network):
+        """Writes arrays to a store."""
+        others = {
+            "selection": self.adaptation.to_array(),
+            "clock": self.clock.to_array(),
+        }
+        previous = self._previous
+        if previous is not None and not isinstance(previous, dict):
+            previous = self._batches.to_arrays(previous)
+        for name, array in (previous or {}).items():
+            others[_PREVIOUS + name] = array
+        seeds = _keras.seed_states(network)
+        arrays = to_store(self._state.variables, seeds, others)
+        for name, array in arrays.items():
+            store[name] = array
+
+    def load(self, store, network):
+        """Reads them back; an error leaves everything as it was."""
+        variables = self._state.variables
+        seeds = _keras.seed_states(network)
+        names = store.keys()
+        previous = [name for name in names if name.startswith(_PREVIOUS)]
+        arrays = from_store(
+            store, variables, seeds, ["selection", "clock", *previous]
+        )
+        self.adaptation.check_array(arrays["selection"])
+        clock = Clock.from_array(arrays["clock"])
+        for i, variable in enumerate(variables):
+            variable.assign(arrays[f"{i}"])
+        for i, seed in enumerate(seeds):
+            seed.assign(arrays[f"seed_{i}"])
+        self.adaptation.from_array(arrays["selection"])
+        self.clock = clock
+        self._previous = {
+            name.removeprefix(_PREVIOUS): arrays[name] for name in previous
+        } or None

@@ -1,0 +1,56 @@
+"""Which samples of a batch a method goes on with."""
+
+import math
+
+import keras
+from keras import ops
+
+
+def largest(scores, count):
+    """Positions of the `count` largest scores, in the order of the batch."""
+    order = ops.argsort(-ops.cast(scores, "float32"))
+    return ops.sort(order[:count])
+
+
+def drawn(weights, count, seed):
+    """Positions of `count` samples, drawn without replacement.
+
+    Each draw takes one of those that are left with a probability proportional
+    to its weight (by the largest of `log(weight)` plus Gumbel noise).
+    """
+    uniform = keras.random.uniform(
+        ops.shape(weights), minval=1e-7, maxval=1.0, seed=seed
+    )
+    gumbel = -ops.log(-ops.log(uniform))
+    return largest(ops.log(ops.maximum(weights, 1e-30)) + gumbel, count)
+
+
+def share_of(step, share):
+    """`max(1, int(share * n))` of the n samples of the step's batch."""
+    size = step.batch_size
+    if isinstance(size, int):
+        return max(1, int(share * size))
+    exact = share * ops.cast(size, "float64")
+    return ops.maximum(1, ops.cast(ops.floor(exact), "int32"))
+
+
+def count_of(step, name, share_or_count):
+    """The same for a share in (0, 1], or a number that the batch must have."""
+    if isinstance(share_or_count, float):
+        return share_of(step, share_or_count)
+    size = step.batch_size
+    step.require(
+        share_or_count <= size,
+        f"The batch is smaller than the subset that `{name}` asks for. Give a "
+        "share of the batch, such as 0.5, or drop the last, smaller batch. "
+        f"Received: {name}={share_or_count} and a batch of "
+        f"{size if isinstance(size, int) else 'fewer'} samples",
+    )
+    return share_or_count
+
+
+def is_whole(share_or_count):
+    """Whether that is the whole batch, whatever its size."""
+    return isinstance(share_or_count, float) and math.isclose(
+        share_or_count, 1.0
+    )

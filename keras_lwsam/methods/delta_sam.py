@@ -1,0 +1,70 @@
+"""DeltaSAM: sharpness-aware minimization with dynamic reweighting."""
+
+from keras import ops
+
+from keras_lwsam._tensors import global_norm, ratio, restrict
+from keras_lwsam.methods.base import (
+    TwoGradientMethod,
+    Update,
+    displaced,
+    register,
+)
+from keras_lwsam.perturbations import along_gradient
+
+
+@register
+class DeltaSAM(TwoGradientMethod):
+    r"""SAM whose perturbation counts each sample by its gradient norm.
+
+    $$ \epsilon = \rho \, \frac{h}{\lVert h \rVert_2}, \qquad
+       h = \nabla \frac{1}{n} \sum_i p_i \, l_i(w), \qquad
+       p_i = \frac{n \, s_i}{\sum_j s_j} $$
+
+    One perturbation a batch, near to the perturbations of the single samples.
+    The norm s_i of a sample's gradient is estimated by that of its loss with
+    respect to the network's outputs, which the forward pass gives away.
+
+    Args:
+        rho: Radius of the perturbation, a float >= 0 or a schedule. Defaults
+            to `0.05`; `0` is the base optimizer, bit for bit.
+
+    Raises:
+        TypeError: If `rho` is not a real number.
+        ValueError: If `rho` is negative; while training, if the loss has no
+            value for each sample.
+
+    Example:
+
+    >>> from keras_lwsam import methods
+    >>> methods.DeltaSAM(0.02)
+    DeltaSAM(rho=0.02)
+
+    References:
+        Zhou, Liu, Zhang, Chen: Sharpness-Aware Minimization with Dynamic
+        Reweighting, Findings of EMNLP 2022, arXiv:2112.08772.
+    """
+
+    def __init__(self, rho=0.05):
+        super().__init__(rho)
+
+    def weights(self, evaluation):
+        """Weights of the samples, of mean 1."""
+        slopes = evaluation.sample_slopes
+        # Samples without a slope at all are alike.
+        flat = ops.equal(ops.max(slopes), 0.0)
+        slopes = ops.where(flat, ops.ones_like(slopes), slopes)
+        return ratio(slopes, ops.mean(slopes))
+
+    def update(self, step):
+        clean = step.gradients(at=step.values, wrt=(), sample_losses=True)
+        climb = step.weighted(self.weights(clean)).gradients(
+            at=step.values, wrt=step.ascent
+        )
+        epsilon = along_gradient(climb.gradients, step.radius(self.rho))
+        sharp = step.gradients(at=displaced(step, epsilon), wrt=step.weights)
+        return Update(
+            gradients=sharp.gradients,
+            state=step.state,
+            sharpness=sharp.loss - clean.loss,
+            gradient_norm=global_norm(restrict(climb.gradients, step.selected)),
+        )

@@ -1,0 +1,82 @@
+"""SAMPa: sharpness-aware minimization parallelized."""
+
+from keras import ops
+
+from keras_lwsam import _arguments, schedules
+from keras_lwsam._tensors import choose, linear, overlay, restrict, zeros_like
+from keras_lwsam.methods.base import Method, Update, displaced, register
+from keras_lwsam.perturbations import along_gradient
+
+
+@register
+class SAMPa(Method):
+    r"""SAM whose two gradients do not wait for each other.
+
+    $$ y^+ = \mathrm{optimizer}(x, \nabla f(y)), \qquad
+       \tilde x = x + \rho \frac{\nabla f(y)}{\lVert \nabla f(y) \rVert_2},
+       \qquad
+       x^+ = \mathrm{optimizer}(x,\ (1 - \lambda) \nabla f(\tilde x)
+             + \lambda \nabla f(y^+)) $$
+
+    The gradient at x~ is that of the previous batch, which made grad f(y); the
+    one at y+ is that of the present batch, and becomes the next grad f(y).
+    Both points are known when the step begins. The first step is plain.
+
+    y+ follows the optimizer's whole update, momentum and weight decay
+    included; where the optimizer accumulates gradients, y+ = x - lr grad f(y).
+
+    Loss and metrics are those at y+. The perturbation is on S; y+ moves all
+    weights.
+
+    Args:
+        rho: Radius of the perturbation, a float >= 0 or a schedule. Defaults
+            to `0.1`.
+        interpolation: The weight lambda of the gradient at y+, a float in
+            [0, 1]. Defaults to `0.2`.
+
+    Raises:
+        TypeError: If an argument is not a real number.
+        ValueError: If `rho` is negative or `interpolation` outside [0, 1].
+
+    Example:
+
+    >>> from keras_lwsam import methods
+    >>> methods.SAMPa(rho=0.2)
+    SAMPa(rho=0.2, interpolation=0.2)
+
+    References:
+        Xie, Pethick, Cevher: SAMPa: Sharpness-aware Minimization Parallelized,
+        NeurIPS 2024, arXiv:2410.10683.
+    """
+
+    needs_previous_batch = True
+
+    def __init__(self, rho=0.1, interpolation: float = 0.2):
+        self.rho = schedules.check_rho("rho", rho)
+        self.interpolation = _arguments.real(
+            "interpolation", interpolation, 0.0, 1.0
+        )
+
+    def initial_state(self, weights):
+        return {"gradient": zeros_like(weights)}
+
+    def update(self, step):
+        at_y_before = step.state["gradient"]
+        ascent = restrict(at_y_before, step.ascent)
+        epsilon = along_gradient(ascent, step.radius(self.rho))
+        is_first = ops.equal(step.number, 0)
+        y = choose(is_first, step.values, step.after_update(at_y_before))
+        at_y = step.gradients(at=y, wrt=step.weights, dense=True)
+        at_x = step.previous.gradients(
+            at=displaced(step, epsilon), wrt=step.weights, dense=True
+        )
+        mixed = linear(
+            1.0 - self.interpolation,
+            at_x.gradients,
+            self.interpolation,
+            at_y.gradients,
+        )
+        return Update(
+            gradients=choose(is_first, at_y.gradients, mixed),
+            state={"gradient": overlay(at_y_before, at_y.gradients)},
+        )

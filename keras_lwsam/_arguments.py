@@ -113,6 +113,22 @@ def choice(name, value, choices):
     return value
 
 
+def refresh(value):
+    """`"epoch"`, a number of steps, or `None`."""
+    if value is None or (isinstance(value, str) and value == "epoch"):
+        return value
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or value < 1
+    ):
+        raise ValueError(
+            "`refresh` must be 'epoch', a positive number of steps, or None. "
+            f"Received: refresh={value!r}"
+        )
+    return int(value)
+
+
 def _interval(minimum, maximum):
     if maximum < math.inf:
         return f"a finite number between {minimum:g} and {maximum:g}"

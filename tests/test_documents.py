@@ -9,7 +9,19 @@ import pytest
 from keras_lwsam import methods
 
 ROOT = pathlib.Path(__file__).parents[1]
-CARDS = sorted((ROOT / "docs" / "methods").glob("*.md"))
+INDEX = ROOT / "docs" / "methods" / "README.md"
+CARDS = sorted(set(INDEX.parent.glob("*.md")) - {INDEX})
+HEADINGS = (
+    "Rule",
+    "Use",
+    "Arguments",
+    "Cost",
+    "Identities",
+    "Proven",
+    "Claims",
+    "Caveats",
+    "References",
+)
 
 
 def snippets(path):
@@ -28,7 +40,7 @@ def test_readme_snippets_run(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run.keras").exists()
 
 
-@pytest.mark.parametrize("card", CARDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("card", [*CARDS, INDEX], ids=lambda path: path.stem)
 def test_card_snippets_run(card):
     found = snippets(card)
     assert found
@@ -41,8 +53,16 @@ def test_every_method_has_a_card():
     assert named == set(methods.NAMES)
     for card in CARDS:
         text = card.read_text()
-        for heading in ("Rule", "Use", "Cost", "Caveats", "References"):
-            assert f"**{heading}.**" in text, (card, heading)
+        for heading in HEADINGS:
+            assert text.count(f"**{heading}.**") == 1, (card, heading)
+
+
+def test_the_index_and_the_readme_name_every_method():
+    for path in (INDEX, ROOT / "README.md"):
+        text = path.read_text()
+        for name, method in methods.NAMES.items():
+            assert f'`"{name}"`' in text, (path, name)
+            assert f"`{method.__name__}`" in text, (path, name)
 
 
 def test_cost_table_is_the_record():

@@ -17,14 +17,17 @@ ROOT = pathlib.Path(keras_lwsam.__file__).parent
 RANKS = [
     {"callbacks"},
     {"model"},
-    {"_adaptation", "_checks", "_engines", "_fitting", "_state", "step"},
+    {"_training"},
+    {"_adaptation", "_checks", "_engines", "_fitting", "_saving", "_state"}
+    | {"step"},
     {"methods", "selection"},
-    {"combinations", "perturbations", "_layers", "_plots", "_tensorboard"},
-    {"_arguments", "_keras", "_tensors", "_version"},
+    {"combinations", "perturbations", "schedules", "_layers", "_plots"}
+    | {"_tensorboard"},
+    {"_arguments", "_clock", "_keras", "_random", "_tensors", "_version"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 
-PURE = ("methods", "perturbations", "combinations", "_tensors")
+PURE = ("methods", "perturbations", "combinations", "schedules", "_tensors")
 
 
 def modules():
@@ -100,6 +103,7 @@ def test_everything_public_is_documented():
     public = [keras_lwsam.LWSAMModel]
     for module in (
         keras_lwsam.methods,
+        keras_lwsam.schedules,
         keras_lwsam.selection,
         keras_lwsam.callbacks,
     ):

@@ -32,7 +32,8 @@ class Remembering(methods.TwoGradientMethod):
             "steps": np.zeros((), "float32"),
         }
 
-    def perturb(self, values, gradients, state):
+    def perturb(self, step, gradients):
+        state = step.state
         mean = [
             m if g is None else self.decay * m + (1 - self.decay) * g
             for m, g in zip(state["mean"], gradients, strict=True)
@@ -42,9 +43,6 @@ class Remembering(methods.TwoGradientMethod):
             for m, g in zip(mean, gradients, strict=True)
         ]
         return epsilon, {"mean": mean, "steps": state["steps"] + 1}
-
-    def get_config(self):
-        return {**super().get_config(), "decay": self.decay}
 
 
 def make(method="sam", layers=None, **kwargs):
@@ -168,13 +166,14 @@ def test_a_file_of_another_network_is_refused_and_changes_nothing(tmp_path):
     model.save_own_variables(store)
     foreign = {}
     other.save_own_variables(foreign)
-    assert set(foreign) == {"0", "1", "selection"}
+    assert set(foreign) == {*"01234", "clock", "selection"}
     for bad in (
         foreign,
         {**store, "0": np.zeros((3, 99))},
         {**store, "seed_0": np.zeros(3)},
         {**store, "selection": np.array([0, 0, 99])},
         {**store, "selection": np.array([-1, 0])},
+        {**store, "clock": np.array([0, 1])},
     ):
         with pytest.raises(ValueError, match=r"[Rr]eceived"):
             model.load_own_variables(bad)

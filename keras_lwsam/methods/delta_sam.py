@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_lwsam._tensors import global_norm, ratio, restrict
+from keras_lwsam._tensors import global_norm, restrict
 from keras_lwsam.methods.base import (
     TwoGradientMethod,
     Update,
@@ -47,17 +47,18 @@ class DeltaSAM(TwoGradientMethod):
     def __init__(self, rho=0.05):
         super().__init__(rho)
 
-    def weights(self, evaluation):
-        """Weights of the samples, of mean 1."""
+    def weights(self, step, evaluation):
+        """Weights of the samples, of mean 1 over all replicas."""
         slopes = evaluation.sample_slopes
         # Samples without a slope at all are alike.
         flat = ops.equal(ops.max(slopes), 0.0)
         slopes = ops.where(flat, ops.ones_like(slopes), slopes)
-        return ratio(slopes, ops.mean(slopes))
+        (mean,) = step.mean_over_replicas([ops.mean(slopes)])
+        return slopes / mean
 
     def update(self, step):
         clean = step.gradients(at=step.values, wrt=(), sample_losses=True)
-        climb = step.weighted(self.weights(clean)).gradients(
+        climb = step.weighted(self.weights(step, clean)).gradients(
             at=step.values, wrt=step.ascent
         )
         epsilon = along_gradient(climb.gradients, step.radius(self.rho))

@@ -88,7 +88,7 @@ class ESAM(Method):
                     draw < self.beta, g, ops.zeros_like(g)
                 ),
                 gradients,
-                list(draws),
+                ops.unstack(draws),
             )
         rho = step.radius(self.rho)
         factor = ratio(rho, self.beta * global_norm(gradients))

@@ -15,7 +15,6 @@ from keras_lwsam._tensors import (
 from keras_lwsam.methods import _masks, _samples
 from keras_lwsam.methods.base import TwoGradientMethod, register
 from keras_lwsam.perturbations import along_gradient, masked
-from keras_lwsam.selection.base import check_refresh
 
 
 class _SparseSAM(TwoGradientMethod):
@@ -24,7 +23,7 @@ class _SparseSAM(TwoGradientMethod):
     def __init__(self, rho, sparsity, refresh, pattern):
         super().__init__(rho)
         self.sparsity = _arguments.real("sparsity", sparsity, 0.0, 1.0)
-        self.refresh = check_refresh(refresh)
+        self.refresh = _arguments.refresh(refresh)
         self.pattern = _masks.check_pattern(pattern)
 
     @property

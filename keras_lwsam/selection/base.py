@@ -119,19 +119,3 @@ def check_number(name, value):
             "write an int for a number of layers. "
             f"Received: {name}={value!r}"
         )
-
-
-def check_refresh(refresh):
-    """Refuses what is not `"epoch"`, a number of steps, or `None`."""
-    if refresh is None or (isinstance(refresh, str) and refresh == "epoch"):
-        return refresh
-    if isinstance(refresh, bool) or not isinstance(refresh, numbers.Integral):
-        refused = True
-    else:
-        refused = refresh < 1
-    if refused:
-        raise ValueError(
-            "`refresh` must be 'epoch', a positive number of steps, or None. "
-            f"Received: refresh={refresh!r}"
-        )
-    return int(refresh)

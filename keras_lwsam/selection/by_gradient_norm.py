@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_lwsam import _arguments
 from keras_lwsam._layers import gradient_norms, weight_norms
-from keras_lwsam.selection.base import Counted, check_refresh, serializable
+from keras_lwsam.selection.base import Counted, serializable
 from keras_lwsam.selection.by_position import OutputSide
 
 # A layer must beat one that is already perturbed by this factor to take its
@@ -25,7 +25,7 @@ class _ByGradientNorm(Counted):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "refresh", check_refresh(self.refresh))
+        object.__setattr__(self, "refresh", _arguments.refresh(self.refresh))
         _arguments.choice("normalize", self.normalize, (None, "size", "weight"))
 
     def resolve(self, layers, observations=None):

@@ -5,10 +5,10 @@ import numbers
 
 import numpy as np
 
+from keras_lwsam import _arguments
 from keras_lwsam.selection.base import (
     Counted,
     Selection,
-    check_refresh,
     serializable,
 )
 
@@ -82,7 +82,7 @@ class Random(Counted):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "refresh", check_refresh(self.refresh))
+        object.__setattr__(self, "refresh", _arguments.refresh(self.refresh))
         is_integer = isinstance(self.seed, numbers.Integral)
         if isinstance(self.seed, bool) or not is_integer or self.seed < 0:
             raise ValueError(

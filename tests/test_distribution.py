@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lwsam import LWSAMModel, methods, selection
+from keras_lwsam import LWSAMModel, selection
+from tests.cases import CASES
 from tests.support import (
     assert_close,
     cross_entropy,
@@ -39,17 +40,9 @@ def mirrored():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-METHODS = {"sam": methods.SAM(0.1), "gnp": methods.GNP(0.1)}
-
-
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("layers", ["all", 1, "dense3"])
-def test_synchronized_replicas_equal_one_device(method, layers):
-    arguments = {
-        "method": method,
-        "layers": layers,
-        "sync_perturbation": True,
-    }
+def test_synchronized_replicas_equal_one_device(layers):
+    arguments = {"rho": 0.1, "layers": layers, "sync_perturbation": True}
     one, logs = train(tf.distribute.get_strategy(), **arguments)
     two, mirrored_logs = train(mirrored(), **arguments)
     assert_close(weights_of(two.model), weights_of(one.model), 1e-5)
@@ -60,6 +53,39 @@ def test_synchronized_replicas_equal_one_device(method, layers):
         )
     for path, norm in one.layer_gradient_norms.items():
         assert two.layer_gradient_norms[path] == pytest.approx(norm, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in CASES.items() if n != "sam" and not c.by_batch]
+)
+def test_every_method_is_the_same_on_synchronized_replicas(name):
+    ends = []
+    for strategy in (tf.distribute.get_strategy(), mirrored()):
+        keras.utils.set_random_seed(2)
+        model, _ = train(
+            strategy,
+            epochs=1,
+            method=CASES[name].make(),
+            layers="all",
+            sync_perturbation=True,
+        )
+        ends.append(weights_of(model.model))
+    assert_close(*ends, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["esam", "aesam", "dynamic_sparse_sam", "slsam", "sampa"]
+)
+def test_replicas_stay_together_when_each_climbs_for_itself(name):
+    """Masks, draws and conditional steps are the same on all replicas."""
+    model, history = train(
+        mirrored(), epochs=1, method=CASES[name].make(), layers="all"
+    )
+    assert np.isfinite(history["loss"]).all()
+    for variable in model.variables:
+        values = getattr(variable.value, "values", [variable.value])
+        for other in values[1:]:
+            np.testing.assert_array_equal(values[0].numpy(), other.numpy())
 
 
 def test_each_replica_climbs_its_own_gradient():

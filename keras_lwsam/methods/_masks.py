@@ -40,7 +40,7 @@ def largest(scores, kept_share, pattern):
     """
     if pattern == "unstructured":
         flat = _flat(scores)
-        count = int(flat.shape[0] * kept_share + 1e-9)
+        count = int(flat.shape[0] * kept_share)
         return _like(_top(flat, count), scores)
     if pattern == "structured":
         means = [ops.mean(s) for s in scores if s is not None]
@@ -51,7 +51,7 @@ def largest(scores, kept_share, pattern):
 def at_random(scores, kept_share, pattern, seed):
     """A random mask, of the size that `largest` has."""
     if pattern == "structured":
-        draws = keras.random.uniform((_number(scores),), seed=seed)
+        draws = _draws(_number(scores), seed)
         return _whole_tensors(scores, draws, kept_share)
     return largest(_uniform_like(scores, seed), kept_share, pattern)
 
@@ -75,7 +75,7 @@ def regrown(masks, scores, drop_rate, kept_share, pattern, seed):
         present = [m for m in masks if m is not None]
         live = ops.stack([ops.max(m) for m in present])
         means = ops.stack([ops.mean(s) for s in scores if s is not None])
-        draw = keras.random.uniform((_number(scores),), seed=seed)
+        draw = _draws(_number(scores), seed)
         live = _exchanged(live, means, draw, drop_rate)
         # The survivors and the grown first, then what fills the share.
         return _whole_tensors(scores, live * 2.0 + draw, kept_share)
@@ -104,7 +104,7 @@ def _exchanged(live, scores, draws, drop_rate, exists=None):
     dead = exists - live
     alive = ops.sum(live, axis=-1, keepdims=True)
     dropped = ops.minimum(
-        ops.floor(drop_rate * alive + 1e-6),
+        ops.floor(drop_rate * alive),
         ops.sum(dead, axis=-1, keepdims=True),
     )
     # Ranks from 0: the live of the largest scores, the dead of large draws.
@@ -126,7 +126,7 @@ def _whole_tensors(scores, order, kept_share):
     """Whole tensors in descending order, until the share is reached."""
     present = [s for s in scores if s is not None]
     sizes = np.array([int(np.prod(s.shape)) for s in present], "float32")
-    count = int(sizes.sum() * kept_share + 1e-9)
+    count = int(sizes.sum() * kept_share)
     ranking = ops.argsort(-order)
     ordered = ops.take(ops.convert_to_tensor(sizes), ranking)
     before = ops.cumsum(ordered) - ordered
@@ -173,7 +173,12 @@ def _output_first(shape):
 def _uniform_like(scores, seed):
     shapes = [None if s is None else tuple(s.shape) for s in scores]
     total = sum(int(np.prod(s)) for s in shapes if s is not None)
-    return _like(keras.random.uniform((total,), seed=seed), scores)
+    return _like(_draws(total, seed), scores)
+
+
+def _draws(count, seed):
+    """A vector of draws in (0, 1]; the smallest uniform numbers come first."""
+    return 1.0 - keras.random.uniform((count,), seed=seed)
 
 
 def _number(tensors):

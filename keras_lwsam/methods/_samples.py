@@ -16,13 +16,11 @@ def drawn(weights, count, seed):
     """Positions of `count` samples, drawn without replacement.
 
     Each draw takes one of those that are left with a probability proportional
-    to its weight (by the largest of `log(weight)` plus Gumbel noise).
+    to its positive weight: those of the largest `log(u) / weight`.
     """
-    uniform = keras.random.uniform(
-        ops.shape(weights), minval=1e-7, maxval=1.0, seed=seed
-    )
-    gumbel = -ops.log(-ops.log(uniform))
-    return largest(ops.log(ops.maximum(weights, 1e-30)) + gumbel, count)
+    uniform = keras.random.uniform(ops.shape(weights), seed=seed)
+    logarithms = ops.log(ops.maximum(uniform, 1e-30))
+    return largest(logarithms / weights, count)
 
 
 def share_of(step, share):

@@ -108,7 +108,9 @@ class AsyncSAM(_Foreseeing):
     AsyncSAM(rho=0.05)
 
     References:
-        arXiv:2503.11147 (asynchronous sharpness-aware minimization).
+        Jo, Lim, Lee: Asynchronous Sharpness-Aware Minimization for Fast and
+        Accurate Deep Learning, arXiv:2503.11147. There the ascent gradient is
+        computed beside the descent; here the descent gradient serves.
     """
 
     def __init__(self, rho=0.05):

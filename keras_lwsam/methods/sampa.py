@@ -80,3 +80,12 @@ class SAMPa(Method):
             gradients=choose(is_first, at_y.gradients, mixed),
             state={"gradient": overlay(at_y_before, at_y.gradients)},
         )
+
+    def rest(self, step):
+        """A plain step, which is also where the recursion starts again."""
+        plain = step.gradients(at=step.values, wrt=step.weights, dense=True)
+        old = step.state["gradient"]
+        return Update(
+            gradients=plain.gradients,
+            state={"gradient": overlay(old, plain.gradients)},
+        )

@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_lwsam import _arguments
-from keras_lwsam._tensors import global_norm, restrict
+from keras_lwsam._tensors import global_norm, ratio, restrict
 from keras_lwsam.methods import _samples
 from keras_lwsam.methods.base import (
     TwoGradientMethod,
@@ -73,7 +73,7 @@ class AUSAM(TwoGradientMethod):
     $|l(w + \epsilon) - l(w)|$ from the steps that used it; a share of the
     batch is drawn without replacement, with probabilities proportional to it,
     and both gradients are those of the mean loss of that share. An example
-    that was never used has the largest mean in its batch.
+    that was never used counts with the mean of those in its batch that were.
 
     Examples are told apart by what they contain: their inputs, rounded to
     1/1024, are hashed into a table of 65536 means. So the same example must
@@ -99,8 +99,9 @@ class AUSAM(TwoGradientMethod):
     AUSAM(rho=0.05, share=0.7)
 
     References:
-        Asymptotic unbiased sample sampling for SAM (2024); a reconstruction
-        from secondary sources.
+        Deng, Pang, Zhang: Asymptotic Unbiased Sample Sampling to Speed Up
+        Sharpness-Aware Minimization, AAAI 2025, arXiv:2406.08001; this is a
+        reconstruction from secondary sources.
     """
 
     is_plain = False
@@ -110,17 +111,27 @@ class AUSAM(TwoGradientMethod):
         self.share = _arguments.share("share", share)
 
     def initial_state(self, weights):
-        # -1: never used.
-        return {"means": np.full((_TABLE,), -1.0, "float32")}
+        return {
+            "totals": np.zeros((_TABLE,), "float32"),
+            "counts": np.zeros((_TABLE,), "float32"),
+        }
+
+    def means(self, state, examples):
+        """The running mean of each example of the batch, made positive."""
+        totals = ops.take(state["totals"], examples)
+        counts = ops.take(state["counts"], examples)
+        known = counts > 0.0
+        means = ratio(totals, counts)
+        number = ops.sum(ops.cast(known, "float32"))
+        typical = ratio(ops.sum(ops.where(known, means, 0.0)), number)
+        typical = ops.where(typical > 0.0, typical, 1.0)
+        return ops.maximum(ops.where(known, means, typical), 1e-12)
 
     def update(self, step):
         if _samples.is_whole(self.share):
             return super().update(step)
         examples = identify(step.batch[0])
-        means = step.state["means"]
-        here = ops.take(means, examples)
-        fallback = ops.maximum(ops.max(here), 1e-12)
-        weights = ops.where(here < 0.0, fallback, here)
+        weights = self.means(step.state, examples)
         count = _samples.share_of(step, self.share)
         chosen = _samples.drawn(weights, count, step.seed())
         step.gradients(at=step.values, wrt=())
@@ -134,14 +145,22 @@ class AUSAM(TwoGradientMethod):
         )
         rises = ops.abs(sharp.sample_losses - clean.sample_losses)
         used = ops.take(examples, chosen)
-        old = ops.take(means, used)
-        new = ops.where(old < 0.0, rises, 0.9 * old + 0.1 * rises)
         return Update(
             gradients=sharp.gradients,
-            state={"means": ops.scatter_update(means, used[:, None], new)},
+            state={
+                "totals": added(step.state["totals"], used, rises),
+                "counts": added(
+                    step.state["counts"], used, ops.ones_like(rises)
+                ),
+            },
             sharpness=sharp.loss - clean.loss,
             gradient_norm=global_norm(restrict(clean.gradients, step.selected)),
         )
+
+
+def added(table, positions, values):
+    """The table with values added at positions, which may repeat."""
+    return table + ops.segment_sum(values, positions, num_segments=_TABLE)
 
 
 def identify(inputs):

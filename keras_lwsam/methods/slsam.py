@@ -48,7 +48,8 @@ class SLSAM(Method):
     SLSAM(rho=0.01, share=0.5)
 
     References:
-        arXiv:2602.09395 (SL-SAM).
+        Huang et al.: Sparse Layer Sharpness-Aware Minimization for Efficient
+        Fine-Tuning, arXiv:2602.09395.
     """
 
     def __init__(self, rho=0.01, share: float = 0.2):
@@ -104,7 +105,7 @@ class SLSAM(Method):
             gradients=only_active(sharp.gradients),
             state={"probabilities": new},
             sharpness=sharp.loss - clean.loss,
-            gradient_norm=global_norm(kept),
+            gradient_norm=global_norm(clean.gradients),
             active=[True if a is None else a for a in active],
         )
 

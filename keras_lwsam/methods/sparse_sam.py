@@ -77,7 +77,8 @@ class FisherSparseSAM(_SparseSAM):
     regularization, in inference mode. The mask m keeps the share
     1 - `sparsity` of the entries of S with the largest F. It is zero at the
     very first step, and measured after the update of the first batch of each
-    refresh, at the new weights.
+    refresh, at the new weights; and also when other layers were selected, which
+    are not perturbed until then.
 
     Args:
         rho: Largest length of the perturbation, a float >= 0 or a schedule.
@@ -173,8 +174,9 @@ class DynamicSparseSAM(_SparseSAM):
 
     $$ \epsilon = m \odot \rho \, \frac{g}{\lVert g \rVert_2 + 10^{-7}} $$
 
-    The mask m starts random. At the first batch of each refresh, the first
-    epoch included, the step perturbs with the old mask; then the share
+    The mask m starts random, and again when other layers are selected. At the
+    first batch of each refresh, the first epoch included, the step perturbs
+    with the old mask; then the share
 
     $$ r = \tfrac{1}{2} \, drop\_rate \, (1 + \cos(\pi e / E)) $$
 

@@ -24,7 +24,8 @@ class WSAM(TwoGradientMethod):
         rho: Radius of the perturbation, a float >= 0 or a schedule. Defaults
             to `0.05`; `0` is the base optimizer, bit for bit.
         gamma: Weight of the sharpness, a float in [0, 1). Defaults to `0.9`;
-            `0.5` is SAM, `0` the base optimizer.
+            `0.5`, coupled, is SAM; `0`, all layers selected, is the base
+            optimizer.
         decouple: Whether the sharpness part is applied outside the optimizer.
             Defaults to `True`.
 

@@ -156,7 +156,7 @@ class DynamicSparseSAM(MaskedSAM):
         mask = bench.memory["mask"].copy()
         for group in self.groups(bench):
             moved = exchanged(
-                np.array([mask[unit].all() for unit in group]),
+                np.array([mask[unit].all() for unit in group], bool),
                 np.array([sizes[unit].mean() for unit in group]),
                 np.array([draws[unit].mean() for unit in group]),
                 share,
@@ -241,8 +241,9 @@ def largest_of_runs(bench, scores, number, length):
 
 
 def runs(indices, length):
-    """Runs of the flattened (output, input) matrix; the last may be short."""
-    flat = indices.reshape(-1, indices.shape[-1]).T.ravel()
+    """Runs of the (output, input, ...) matrix; the last may be short."""
+    last = indices.ndim - 1
+    flat = indices.transpose(last, last - 1, *range(last - 1)).ravel()
     return [flat[i : i + length] for i in range(0, len(flat), length)]
 
 

@@ -270,6 +270,9 @@ def slots_of(optimizer, variable):
 def predict_update(optimizer, gradients, variables):
     """The values that an optimizer would leave, without leaving them.
 
+    Where it accumulates gradients, or takes whole steps in a way of its own (as
+    Nadam does): one step of plain gradient descent.
+
     Args:
         optimizer: A built optimizer.
         gradients: List of tensors or `None`, in the units of the loss.
@@ -286,19 +289,27 @@ def predict_update(optimizer, gradients, variables):
         for g, v in zip(gradients, variables, strict=True)
         if g is not None and id(v) in trained
     ]
-    if optimizer.gradient_accumulation_steps:
+    takes_steps_of_its_own = (
+        type(optimizer)._backend_update_step
+        is not keras.optimizers.Optimizer._backend_update_step
+    )
+    if optimizer.gradient_accumulation_steps or takes_steps_of_its_own:
         new = {
             id(v): v.value - keras.ops.cast(rate * g, v.dtype) for g, v in pairs
         }
         return [new.get(id(v)) for v in variables]
-    # Only the backend's ways of writing to a variable know no stateless scope.
+    # Only the backend's own ways with variables know no stateless scope.
     base = base_optimizer.BaseOptimizer
+    keys = {id(v): optimizer._var_key(v) for _, v in pairs}
+    methods = {
+        name: getattr(base, name).__get__(optimizer)
+        for name in ("assign", "assign_add", "assign_sub")
+    }
+    methods["_var_key"] = lambda variable: keys[id(variable)]
     own = vars(optimizer)
-    names = ("assign", "assign_add", "assign_sub")
     scope = keras.StatelessScope()
     try:
-        for name in names:
-            own[name] = getattr(base, name).__get__(optimizer)
+        own.update(methods)
         with scope:
             clipped = optimizer._clip_gradients([g for g, _ in pairs])
             base._apply_weight_decay(optimizer, [v for _, v in pairs])
@@ -308,7 +319,7 @@ def predict_update(optimizer, gradients, variables):
                 if v.constraint is not None:
                     v.assign(v.constraint(v))
     finally:
-        for name in names:
+        for name in methods:
             del own[name]
     new = {id(v): scope.get_current_value(v) for _, v in pairs}
     return [new.get(id(v)) for v in variables]

@@ -236,8 +236,8 @@ class Step:
         """The weights as the optimizer would leave them, without doing it.
 
         Momentum, weight decay and clipping included. An optimizer that
-        accumulates gradients cannot be foreseen: there one step of plain
-        gradient descent is taken.
+        accumulates gradients, or Nadam, cannot be foreseen: there one step of
+        plain gradient descent is taken.
         """
         return self._engine.after_update(gradients)
 

@@ -136,7 +136,9 @@ def get(method, rho=None) -> Method:
     # "look_sam" is LookSAM; "looksam" and "look-sam" can be nothing else.
     plain = {_plain(name): name for name in NAMES}
     if _plain(method) not in plain:
-        near = difflib.get_close_matches(_plain(method), plain, cutoff=0.4)
+        near = difflib.get_close_matches(
+            _plain(method.lower()), plain, cutoff=0.4
+        )
         hint = " or ".join(repr(plain[name]) for name in near)
         raise ValueError(
             f"`method` names no method of this library. "
@@ -186,4 +188,4 @@ def compose(method, schedule=None, num_batch_splits=None) -> Method:
 
 
 def _plain(name):
-    return name.replace("_", "").replace("-", "").lower()
+    return name.replace("_", "").replace("-", "")

@@ -72,13 +72,9 @@ def regrown(masks, scores, drop_rate, kept_share, pattern, seed):
         seed: A seed of `keras.random`.
     """
     if pattern == "structured":
-        present = [m for m in masks if m is not None]
-        live = ops.stack([ops.max(m) for m in present])
-        means = ops.stack([ops.mean(s) for s in scores if s is not None])
-        draw = _draws(_number(scores), seed)
-        live = _exchanged(live, means, draw, drop_rate)
-        # The survivors and the grown first, then what fills the share.
-        return _whole_tensors(scores, live * 2.0 + draw, kept_share)
+        return _whole_tensors_exchanged(
+            masks, scores, drop_rate, kept_share, seed
+        )
     draws = _uniform_like(scores, seed)
     if pattern == "unstructured":
         live, order, draw = _flat(masks), _flat(scores), _flat(draws)
@@ -124,16 +120,43 @@ def _rank(values):
 
 def _whole_tensors(scores, order, kept_share):
     """Whole tensors in descending order, until the share is reached."""
-    present = [s for s in scores if s is not None]
-    sizes = np.array([int(np.prod(s.shape)) for s in present], "float32")
-    count = int(sizes.sum() * kept_share)
+    return _ones_where(_filling(scores, order, kept_share), scores)
+
+
+def _whole_tensors_exchanged(masks, scores, drop_rate, kept_share, seed):
+    """Drops whole tensors; grows others until the share is reached."""
+    live = ops.stack([ops.max(m) for m in masks if m is not None])
+    means = ops.stack([ops.mean(s) for s in scores if s is not None])
+    alive = ops.sum(live)
+    dropped = ops.minimum(ops.floor(drop_rate * alive), ops.sum(1.0 - live))
+    ranks = _rank(ops.where(live > 0.0, means, -1.0))
+    survives = live * ops.cast(ranks < alive - dropped, live.dtype)
+    # The survivors come first, then the dead as they are drawn, and those
+    # that were dropped not at all.
+    draws = _draws(_number(scores), seed)
+    order = ops.where(live > 0.0, 2.0 * survives - 1.0, draws)
+    grows = (1.0 - live) * _filling(scores, order, kept_share)
+    return _ones_where(survives + grows, scores)
+
+
+def _filling(scores, order, kept_share):
+    """Vector of ones for the tensors that reach the share, in this order."""
+    sizes = [int(np.prod(s.shape)) for s in scores if s is not None]
+    count = int(sum(sizes) * kept_share)
     ranking = ops.argsort(-order)
-    ordered = ops.take(ops.convert_to_tensor(sizes), ranking)
+    ordered = ops.take(ops.convert_to_tensor(sizes, "float32"), ranking)
     before = ops.cumsum(ordered) - ordered
     kept = ops.cast(before < count, "float32")
-    keep = iter(ops.unstack(ops.take(kept, ops.argsort(ranking))))
+    return ops.take(kept, ops.argsort(ranking))
+
+
+def _ones_where(kept, scores):
+    entries = iter(ops.unstack(kept))
     return [
-        None if s is None else ops.ones_like(s) * next(keep) for s in scores
+        None
+        if s is None
+        else ops.ones_like(s) * ops.cast(next(entries), ops.dtype(s))
+        for s in scores
     ]
 
 

@@ -121,8 +121,9 @@ class AESAM(Method):
         old = step.state
         is_first = ops.equal(old["steps"], 0.0)
         before = ops.where(is_first, square, old["mean"])
-        mean = self.decay * before + (1.0 - self.decay) * square
-        excess = square - mean
+        # The square minus the new mean: exactly 0 in the first step.
+        excess = self.decay * (square - before)
+        mean = square - excess
         variance = self.decay * old["variance"] + (
             1.0 - self.decay
         ) * ops.square(excess)

@@ -6,6 +6,7 @@ from keras import ops
 from keras_lwsam import _arguments
 from keras_lwsam._tensors import (
     combine,
+    global_norm,
     in_float32,
     linear,
     overlay,
@@ -110,6 +111,7 @@ class EntropySGD(Method):
         return Update(
             gradients=overlay(mean, restrict(subtract(start, middle), trained)),
             state=step.state,
+            gradient_norm=global_norm(restrict(gradients, selected)),
         )
 
     def noisy(self, step, index, drift):

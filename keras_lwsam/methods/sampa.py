@@ -23,7 +23,8 @@ class SAMPa(Method):
     Both points are known when the step begins. The first step is plain.
 
     y+ follows the optimizer's whole update, momentum and weight decay
-    included; where the optimizer accumulates gradients, y+ = x - lr grad f(y).
+    included; where the optimizer accumulates gradients, and for Nadam,
+    y+ = x - lr grad f(y).
 
     Loss and metrics are those at y+. The perturbation is on S; y+ moves all
     weights.

@@ -133,16 +133,24 @@ class FisherSparseSAM(_SparseSAM):
         return masks, masks
 
     def update(self, step):
-        update = super().update(step)
-        if step.phase in ("first", "refresh"):
-            return update._replace(afterwards=self.measure)
-        return update
+        if step.phase not in ("first", "refresh"):
+            return super().update(step)
+        self.count(self.source(step))
+        return super().update(step)._replace(afterwards=self.measure)
+
+    def source(self, step):
+        """The step on the samples that are measured."""
+        if self.samples is None:
+            return step
+        return step.on((*self.samples, None))
+
+    def count(self, step):
+        """How many of them; an error if there are too few."""
+        return _samples.count_of(step, "num_samples", self.num_samples)
 
     def measure(self, step):
         """The state with the mask at the updated weights."""
-        if self.samples is not None:
-            step = step.on((*self.samples, None))
-        count = _samples.count_of(step, "num_samples", self.num_samples)
+        step = self.source(step)
 
         def add(index, information):
             single = step.taking(ops.reshape(index, (1,))).gradients(
@@ -162,7 +170,7 @@ class FisherSparseSAM(_SparseSAM):
         nothing = restrict(
             [ops.zeros_like(m) for m in step.state["masks"]], step.selected
         )
-        information = step.repeat(count, add, nothing)
+        information = step.repeat(self.count(step), add, nothing)
         information = step.mean_over_replicas(information)
         masks = _masks.largest(information, 1.0 - self.sparsity, self.pattern)
         return {"masks": overlay(step.state["masks"], masks)}

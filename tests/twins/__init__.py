@@ -17,9 +17,8 @@ Random decisions are taken from `draws`, an object with `start_step()`,
 - SmoothOut: one uniform tensor per selected variable, in order.
 - EntropySGD: per inner step, one normal tensor per selected variable.
 - DynamicSparseSAM: at step 0 the scores of the initial mask, at each refresh
-  those of what is grown. Unstructured: one uniform vector with an entry per
-  selected weight. Structured: one with an entry per selected variable. (n, m):
-  one with the size of each selected variable of more than one dimension.
+  those of what is grown: one uniform vector with an entry per selected weight;
+  structured, with an entry per selected variable.
 """
 
 from tests.twins.bench import Bench, cross_entropies, train

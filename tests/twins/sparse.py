@@ -132,20 +132,12 @@ class DynamicSparseSAM(MaskedSAM):
         """A draw for each weight, as the pattern asks for them."""
         draws = np.zeros(len(bench.weights))
         selected = bench.selected
-        if self.pattern == "unstructured":
-            draws[selected] = bench.draws.uniform((int(selected.sum()),))
-        elif self.pattern == "structured":
+        if self.pattern == "structured":
             each = np.zeros(len(bench.variables))
             each[bench.chosen] = bench.draws.uniform((sum(bench.chosen),))
             draws = bench.spread(each)
         else:
-            for part, chosen in zip(
-                bench.split(draws), bench.chosen, strict=True
-            ):
-                if chosen and part.ndim > 1:
-                    part[...] = bench.draws.uniform((part.size,)).reshape(
-                        part.shape
-                    )
+            draws[selected] = bench.draws.uniform((int(selected.sum()),))
         return draws
 
     def moved(self, bench, sizes):

@@ -211,8 +211,18 @@ def main():
     parser.add_argument(
         "--networks", nargs="+", default=["resnet20", "vit", "bert"]
     )
+    parser.add_argument(
+        "--all-methods",
+        action="store_true",
+        help="count the passes of every method instead, without times",
+    )
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.all_methods:
+        from benchmarks import method_cost
+
+        method_cost.run(args.out)
+        return
     if args.memory:
         name, way, batch_size = args.memory
         print_peak_memory(name, way, int(batch_size))

@@ -38,6 +38,7 @@ def largest(scores, kept_share, pattern):
             pattern (n, m) has its own.
         pattern: As `check_pattern` returns it.
     """
+    scores = _in_float32(scores)
     if pattern == "unstructured":
         flat = _flat(scores)
         count = int(flat.shape[0] * kept_share)
@@ -50,6 +51,7 @@ def largest(scores, kept_share, pattern):
 
 def at_random(scores, kept_share, pattern, seed):
     """A random mask, of the size that `largest` has."""
+    scores = _in_float32(scores)
     if pattern == "structured":
         draws = _draws(_number(scores), seed)
         return _whole_tensors(scores, draws, kept_share)
@@ -71,6 +73,7 @@ def regrown(masks, scores, drop_rate, kept_share, pattern, seed):
         pattern: As `check_pattern` returns it.
         seed: A seed of `keras.random`.
     """
+    masks, scores = _in_float32(masks), _in_float32(scores)
     if pattern == "structured":
         return _whole_tensors_exchanged(
             masks, scores, drop_rate, kept_share, seed
@@ -153,10 +156,7 @@ def _filling(scores, order, kept_share):
 def _ones_where(kept, scores):
     entries = iter(ops.unstack(kept))
     return [
-        None
-        if s is None
-        else ops.ones_like(s) * ops.cast(next(entries), ops.dtype(s))
-        for s in scores
+        None if s is None else ops.ones_like(s) * next(entries) for s in scores
     ]
 
 
@@ -201,7 +201,11 @@ def _uniform_like(scores, seed):
 
 def _draws(count, seed):
     """A vector of draws in (0, 1]; the smallest uniform numbers come first."""
-    return 1.0 - keras.random.uniform((count,), seed=seed)
+    return 1.0 - keras.random.uniform((count,), dtype="float32", seed=seed)
+
+
+def _in_float32(tensors):
+    return combine(lambda tensor: ops.cast(tensor, "float32"), tensors)
 
 
 def _number(tensors):

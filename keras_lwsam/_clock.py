@@ -12,9 +12,11 @@ class Clock(NamedTuple):
         step: Number of training steps taken.
         step_of_epoch: Those of them in this epoch.
         since_selection: Those of them with the layers perturbed now.
-        epoch: Index of the epoch; 0 outside `fit`.
-        epochs: Number of epochs, 0 if not known.
-        steps_per_epoch: Number of steps in an epoch, 0 if not known.
+        epoch: Index of the epoch, as `fit` counts it.
+        epochs: Number of epochs of the present `fit`, 0 if not known.
+        steps_per_epoch: Number of steps in an epoch, likewise.
+        idle: How many steps just before this one a schedule left without
+            perturbation.
     """
 
     step: int = 0
@@ -23,6 +25,7 @@ class Clock(NamedTuple):
     epoch: int = 0
     epochs: int = 0
     steps_per_epoch: int = 0
+    idle: int = 0
 
     @property
     def progress(self) -> float:
@@ -45,9 +48,10 @@ class Clock(NamedTuple):
         steps = self.epochs * self.steps_per_epoch
         return 1.0 / steps if steps else 0.0
 
-    def after(self, steps) -> "Clock":
-        """The clock so many steps later."""
+    def after(self, steps, idle=False) -> "Clock":
+        """The clock so many steps later, with or without perturbation."""
         return self._replace(
+            idle=self.idle + steps if idle else 0,
             step=self.step + steps,
             step_of_epoch=self.step_of_epoch + steps,
             since_selection=self.since_selection + steps,

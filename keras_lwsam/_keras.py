@@ -221,14 +221,23 @@ NO_SAMPLE_LOSSES = (
 
 @contextlib.contextmanager
 def per_sample(model):
-    """Refuses compiled losses that return one number for a whole batch."""
+    """Lets compiled losses have one value for each sample, or refuses them.
+
+    A loss that has one for each position of a sample is averaged over those.
+    """
     compiled = model._compile_loss
     specs = getattr(compiled, "_flat_losses", None) or ()
     losses = [spec[1] for spec in specs if spec[1] is not None]
+    for loss in losses:
+        if loss.reduction not in ("sum", "mean", "sum_over_batch_size"):
+            raise ValueError(
+                f"{NO_SAMPLE_LOSSES} Received: a loss of the reduction "
+                f"{loss.reduction!r}"
+            )
     kept = [(loss, dict(vars(loss))) for loss in losses]
     try:
         for loss in losses:
-            vars(loss)["call"] = _refusing_scalars(loss.call)
+            vars(loss)["call"] = _one_value_each(loss.call)
         yield
     finally:
         for loss, attributes in kept:
@@ -238,14 +247,34 @@ def per_sample(model):
                 vars(loss).pop("call", None)
 
 
-def _refusing_scalars(call):
-    def call_and_check(*args, **kwargs):
+def _one_value_each(call):
+    def call_and_average(*args, **kwargs):
         values = call(*args, **kwargs)
-        if len(values.shape) == 0:
+        rank = len(values.shape)
+        if rank == 0:
             raise ValueError(NO_SAMPLE_LOSSES)
-        return values
+        if rank == 1:
+            return values
+        if backend.get_keras_mask(values) is not None:
+            raise ValueError(
+                f"{NO_SAMPLE_LOSSES} Received: a loss with a mask over the "
+                "positions of a sample"
+            )
+        return keras.ops.mean(values, axis=tuple(range(1, rank)))
 
-    return call_and_check
+    return call_and_average
+
+
+@contextlib.contextmanager
+def without_regularization(network):
+    """Lets `network` have no regularization and no `add_loss`."""
+    own = vars(network)
+    kept = own["_losses_override"]
+    own["_losses_override"] = [keras.ops.zeros(())]
+    try:
+        yield
+    finally:
+        own["_losses_override"] = kept
 
 
 def slots_of(optimizer, variable):

@@ -13,12 +13,16 @@ class StepSeed(keras.random.SeedGenerator):
     replica, and after a run was stopped and went on.
 
     Args:
-        seed: int scalar tensor.
-        step: int scalar tensor.
+        seed: int scalar tensor, of the whole training.
+        step: int scalar tensor, the number of the step.
+        draw: int, which draw of the step this is.
+        repetition: int, or int scalar tensor: which time it is repeated.
     """
 
-    def __init__(self, seed, step):
+    def __init__(self, seed, step, draw, repetition=0):
         # Not that of the parent, which would create a variable.
+        self.draw = draw
+        seed = seed + 7919 * draw + 104729 * repetition
         self._seed = ops.stack(
             [ops.cast(seed, "int32"), ops.cast(step, "int32")]
         )

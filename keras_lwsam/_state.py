@@ -135,9 +135,16 @@ class State:
         """Their mean since the last refresh, or `None` before a step."""
         return self._mean(_WINDOW)
 
-    def begin_epoch(self, clock):
-        """Starts the mean over the epoch again; notes where training stands."""
+    def begin_epoch(self):
+        """Starts the mean over the epoch again."""
         self._reset(_EPOCH)
+
+    def steps_taken(self) -> int:
+        """Number of training steps taken."""
+        return int(ops.convert_to_numpy(self._step))
+
+    def set_progress(self, clock):
+        """Notes where training stands."""
         self._progress.assign(
             np.array(
                 [clock.progress, clock.progress, clock.progress_per_step],

@@ -108,6 +108,28 @@ def choose(predicate, ones, others):
     )
 
 
+def if_else(predicate, then, otherwise):
+    """One of two lists, of which only the one that is wanted is computed.
+
+    Args:
+        predicate: Boolean scalar tensor.
+        then: Function without arguments to a list of tensors or `None`.
+        otherwise: The same, with `None` in the same places.
+    """
+    places = []
+
+    def present(function):
+        def call():
+            tensors = function()
+            places[:] = [t is not None for t in tensors]
+            return [in_float32(t) for t in tensors if t is not None]
+
+        return call
+
+    chosen = iter(ops.cond(predicate, present(then), present(otherwise)))
+    return [next(chosen) if place else None for place in places]
+
+
 def ratio(numerator, denominator):
     """Quotient of two scalars; 0 where the denominator is 0."""
     is_zero = ops.equal(denominator, 0.0)

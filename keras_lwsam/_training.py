@@ -4,6 +4,7 @@ from keras_lwsam import _keras
 from keras_lwsam._clock import Clock
 from keras_lwsam._fitting import CompiledSteps
 from keras_lwsam._saving import from_store, to_store
+from keras_lwsam.methods.composed import RESTS
 
 _PREVIOUS = "previous_"
 
@@ -33,6 +34,7 @@ class Training:
         # factors of a product that only the optimizer reads.
         self.measures_plain_steps = False
         self._state = state
+        self._perturbed = None
         self._batches = batches
         # A batch, or the arrays of one, from a file.
         self._previous = None
@@ -68,8 +70,9 @@ class Training:
         compiled = CompiledSteps(make_step)
 
         def take(iterator, count):
-            logs = compiled(self.variant(self.clock))(iterator)
-            self.clock = self.clock.after(count)
+            variant = self.variant(self.clock)
+            logs = compiled(variant)(iterator)
+            self.clock = self.clock.after(count, idle=RESTS in variant)
             self.adaptation.steps += count
             return logs
 
@@ -89,6 +92,7 @@ class Training:
             iterator = _keras.build_compiled(model, iterator)
             if self.adaptation.is_due(at_epoch=False):
                 self.refresh()
+            self._note_perturbed()
             count = _keras.steps_of(model, iterator)
             variants = {self.variant(self.clock.after(i)) for i in range(count)}
             if self.feeds_previous_batch or len(variants) > 1:
@@ -112,18 +116,31 @@ class Training:
         squared_norms = self._state.window_mean()
         if squared_norms is None:
             return
-        before = self.adaptation.selected
         self.adaptation.refresh(squared_norms)
         self._state.begin_window()
-        if self.adaptation.selected != before:
+
+    def _note_perturbed(self):
+        """Counts the steps since other weights were chosen, or thawed."""
+        indices = self.adaptation.weight_indices()
+        if self._perturbed not in (None, indices):
             self.clock = self.clock._replace(since_selection=0)
+        self._perturbed = indices
 
     def begin_epoch(self, epoch, epochs, steps_per_epoch):
         """What happens when an epoch of `fit` begins."""
         if self.adaptation.is_due(at_epoch=True):
             self.refresh()
+        # Of several steps in one execution the last may have been missing.
+        self.clock = self.clock._replace(step=self._state.steps_taken())
         self.clock = self.clock.at_epoch(epoch, epochs, steps_per_epoch)
-        self._state.begin_epoch(self.clock)
+        self._state.set_progress(self.clock)
+        self._state.begin_epoch()
+
+    def end(self):
+        """What happens when `fit` ends: the length of training is unknown."""
+        self.measures_plain_steps = False
+        self.clock = self.clock._replace(epochs=0, steps_per_epoch=0)
+        self._state.set_progress(self.clock)
 
     def save(self, store, network):
         """Writes arrays to a store."""
@@ -157,6 +174,7 @@ class Training:
         for i, seed in enumerate(seeds):
             seed.assign(arrays[f"seed_{i}"])
         self.adaptation.from_array(arrays["selection"])
+        self._perturbed = self.adaptation.weight_indices()
         self.clock = clock
         self._previous = {
             name.removeprefix(_PREVIOUS): arrays[name] for name in previous

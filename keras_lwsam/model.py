@@ -295,9 +295,10 @@ class LWSAMModel(keras.Model):
         _keras.track_loss(self, counted.loss, x)
         norms = is_finite = None
         if training.measures:
-            norms = engine.squared_norms(update.gradients)
-            is_finite = step.is_finite(norms, update)
-        engine.apply(update.gradients, self.trainable_variables, update.active)
+            norms, is_finite = step.measured(engine, update)
+        engine.apply(
+            update.gradients, self.trainable_variables, is_finite, update.active
+        )
         if update.displacement is not None:
             engine.displace(update.displacement, is_finite)
         if training.measures:
@@ -306,7 +307,8 @@ class LWSAMModel(keras.Model):
             for name, metric in self._reported.items():
                 value = getattr(update, name)
                 value = ops.cast(0.0 if value is None else value, "float32")
-                metric.update_state(ops.where(is_finite, value, 0.0))
+                known = ops.logical_and(is_finite, ops.isfinite(value))
+                metric.update_state(ops.where(known, value, 0.0))
         self._state.advance()
         results = self.compute_metrics(x, y, counted.predictions, sample_weight)
         reported = {name: m.result() for name, m in self._reported.items()}
@@ -359,8 +361,8 @@ class LWSAMModel(keras.Model):
             with with_callback(self, args, kwargs, callback) as arguments:
                 return super().fit(**arguments)
         finally:
-            # A tracker that an exception cut short could not take this back.
-            self.measures_plain_steps = False
+            # A tracker that an exception cut short could not clean up.
+            self._training.end()
 
     fit.__doc__ = keras.Model.fit.__doc__
     fit.__signature__ = inspect.signature(keras.Model.fit)

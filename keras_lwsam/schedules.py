@@ -11,6 +11,7 @@ import dataclasses
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_lwsam import _arguments
 from keras_lwsam._clock import Clock
@@ -204,6 +205,8 @@ class FollowLearningRate(Radius):
     $$ \rho = \rho_{min} + (\rho_{max} - \rho_{min})
        \frac{lr - lr_{min}}{lr_{max} - lr_{min}} $$
 
+    and it stays within those where the learning rate leaves its own.
+
     Args:
         rho_min: Radius at the smallest learning rate, a non-negative float.
         rho_max: Radius at the largest.
@@ -215,7 +218,8 @@ class FollowLearningRate(Radius):
         Training, ICLR 2022, arXiv:2203.08065.
 
     >>> from keras_lwsam import schedules
-    >>> round(schedules.FollowLearningRate(0.02, 0.1, 0.0, 0.4)(0.1), 6)
+    >>> follow = schedules.FollowLearningRate(0.02, 0.1, 0.0, 0.4)
+    >>> round(float(follow(0.1)), 6)
     0.04
     """
 
@@ -237,8 +241,9 @@ class FollowLearningRate(Radius):
     def __call__(self, learning_rate):
         if self.lr_max == self.lr_min:
             return self.rho_max
-        slope = (self.rho_max - self.rho_min) / (self.lr_max - self.lr_min)
-        return self.rho_min + slope * (learning_rate - self.lr_min)
+        share = (learning_rate - self.lr_min) / (self.lr_max - self.lr_min)
+        share = ops.clip(ops.cast(share, "float32"), 0.0, 1.0)
+        return self.rho_min + (self.rho_max - self.rho_min) * share
 
 
 def check_rho(name, rho):

@@ -6,7 +6,6 @@ from keras import ops
 
 from keras_lwsam import schedules
 from keras_lwsam._random import StepSeed
-from keras_lwsam._tensors import global_norm
 from keras_lwsam.methods.base import Update
 
 
@@ -160,11 +159,11 @@ class Step:
             `(step, share)` pairs: the share of the samples in each part.
         """
         parts = self._engine.split(self.batch, count)
-        previous = self._engine.split(self._previous_batch, count)
+        previous = self._engine.split(self._previous_batch, len(parts))
         steps = []
-        for (part, share), (earlier, _) in zip(parts, previous, strict=True):
+        for i, (part, share) in enumerate(parts):
             step = self.on(part)
-            step._previous_batch = earlier
+            step._previous_batch, _ = previous[min(i, len(previous) - 1)]
             # The mean of the parts' gradients is dense.
             step._in_parts = True
             steps.append((step, share))
@@ -197,8 +196,8 @@ class Step:
 
     @property
     def progress(self):
-        """Share of the training that is done, a scalar tensor; 0 outside `fit`
-        and where the length of the training is not known."""
+        """Share of the present `fit` that is done, a scalar tensor; 0 outside
+        and where its length is not known."""
         return self._time.progress
 
     @property
@@ -217,9 +216,7 @@ class Step:
             index: Which repetition asks, where a draw is repeated.
         """
         self._draws += 1
-        return StepSeed(
-            self._time.seed + 7919 * self._draws + 104729 * index, self.number
-        )
+        return StepSeed(self._time.seed, self.number, self._draws, index)
 
     def repeat(self, times, body, initial):
         """`body` applied `times` times to a list of tensors, in a loop.
@@ -230,7 +227,14 @@ class Step:
                 must not evaluate this step for the first time.
             initial: List of tensors or `None`.
         """
-        return self._engine.repeat(times, body, initial)
+        draws = self._draws
+
+        def repeated(index, tensors):
+            # The same seeds in a loop of Python as in one of the graph.
+            self._draws = draws
+            return body(index, tensors)
+
+        return self._engine.repeat(times, repeated, initial)
 
     def after_update(self, gradients):
         """The weights as the optimizer would leave them, without doing it.
@@ -266,13 +270,23 @@ def run(method, step):
     return method.update(step)
 
 
-def is_finite(squared_norms, update):
-    """Boolean scalar: whether a step had no overflow, in any of its parts."""
-    finite = ops.all(ops.isfinite(squared_norms))
+def measured(engine, update):
+    """`(norms, is_finite)` of an update, the same on every replica.
+
+    Returns:
+        Vector of the squared norm of each weight's gradient, and a boolean
+        scalar: whether the step had no overflow, in any of its parts.
+    """
+    applied = engine.squared_norms(update.gradients)
+    norms = applied
+    if update.measured is not None:
+        norms = engine.squared_norms(update.measured)
+    lengths = [applied, norms]
     if update.displacement is not None:
-        length = global_norm(update.displacement)
-        finite = ops.logical_and(finite, ops.isfinite(length))
-    return finite
+        lengths.append(engine.squared_norms(update.displacement))
+    lengths = engine.mean_over_replicas(lengths)
+    is_finite = ops.all(ops.isfinite(ops.stack(lengths)))
+    return lengths[1], is_finite
 
 
 def settled(step, update):

@@ -21,11 +21,16 @@ X = np.random.default_rng(0).normal(size=(48, 10)).astype("float32")
 Y = np.random.default_rng(1).integers(0, 4, 48)
 
 
-def train(strategy, epochs=3, **kwargs):
+def train(strategy, epochs=3, run_eagerly=False, **kwargs):
     with strategy.scope():
         network = dense_network()
         model = LWSAMModel(network, **kwargs)
-        model.compile(momentum_sgd(), cross_entropy(), metrics=["accuracy"])
+        model.compile(
+            momentum_sgd(),
+            cross_entropy(),
+            metrics=["accuracy"],
+            run_eagerly=run_eagerly,
+        )
     history = model.fit(
         X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0
     )
@@ -65,6 +70,8 @@ def test_every_method_is_the_same_on_synchronized_replicas(name):
         model, _ = train(
             strategy,
             epochs=1,
+            # What takes time is to trace.
+            run_eagerly=strategy is not mirrored(),
             method=CASES[name].make(),
             layers="all",
             sync_perturbation=True,

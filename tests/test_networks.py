@@ -1,4 +1,4 @@
-"""Every kind of network trains, and takes the step of the reference."""
+"""Every kind of network trains, and takes the step of its twin."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_lwsam import LWSAMModel
-from tests import reference
+from tests import twins
 from tests.support import (
     MODES,
     assert_close,
@@ -223,10 +223,9 @@ def test_radius_zero_is_fit(make):
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
-@pytest.mark.parametrize("mode", ["graph", "eager"])
 @pytest.mark.parametrize(
     "make",
-    # The reference restores weights from before the call: it knows nothing of
+    # The twin restores weights from before the call: it knows nothing of
     # weights that the network itself assigns, nor of unseeded noise.
     [
         f
@@ -235,20 +234,19 @@ def test_radius_zero_is_fit(make):
     ],
     ids=lambda f: f.__name__,
 )
-def test_sam_is_the_reference(make, mode):
+def test_sam_is_its_twin(make):
     network, twin, x, y = built_twice(make)
     model = LWSAMModel(network, layers="all", rho=0.1)
-    model.compile(momentum_sgd(), cross_entropy(), **MODES[mode])
+    model.compile(momentum_sgd(), cross_entropy())
     keras.utils.set_random_seed(1)
     for _ in range(3):
         model.train_on_batch(x, y)
-    reference.train(
+    twins.train(
+        twins.TWINS["sam"](0.1),
         twin,
         momentum_sgd(),
-        cross_entropy(),
         [(keras.tree.map_structure(tf.constant, x), y)] * 3,
-        rho=0.1,
-        is_selected=lambda v: True,
+        lambda v: True,
     )
     assert_close(weights_of(network), weights_of(twin), 2e-6)
 
@@ -345,18 +343,12 @@ def test_sample_weights():
     model.compile(momentum_sgd(), cross_entropy())
     keras.utils.set_random_seed(1)
     model.train_on_batch(x, y, sample_weight=weight)
-    optimizer = momentum_sgd()
-    optimizer.build(twin.trainable_variables)
-    keras.utils.set_random_seed(1)
-    reference.step(
+    twins.train(
+        twins.TWINS["sam"](0.1),
         twin,
-        optimizer,
-        reference.evaluator(twin, cross_entropy()),
-        x,
-        y,
-        rho=0.1,
-        is_selected=lambda v: True,
-        sample_weight=weight,
+        momentum_sgd(),
+        [(x, y, weight)],
+        lambda v: True,
     )
     assert_close(weights_of(network), weights_of(twin), 1e-6)
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from benchmarks import operations
 from keras_lwsam import LWSAMModel, methods, schedules
+from keras_lwsam.step import Step
 from tests.cases import CASES
 from tests.support import cross_entropy, momentum_sgd
 
@@ -89,6 +90,40 @@ def test_scheduled_steps_without_perturbation_take_one_gradient(name):
     model = model_of(method, schedule=schedules.EverySteps(2))
     taken = [passes(model) for _ in range(3)]
     assert taken == [CASES[name].passes, (1, 1), KNOWN]
+
+
+def ancestors(tensor):
+    """Names of all operations that a tensor of a graph depends on."""
+    found, waiting = set(), [tensor.op]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in found:
+            found.add(operation.name)
+            waiting += [t.op for t in operation.inputs]
+            waiting += operation.control_inputs
+    return found
+
+
+@pytest.mark.parametrize(("name", "waits"), [("sampa", False), ("sam", True)])
+def test_the_gradients_of_sampa_do_not_wait_for_each_other(
+    name, waits, monkeypatch
+):
+    """Neither depends on the other, so both may run at the same time."""
+    evaluations, gradients = [], Step.gradients
+
+    def recorded(*args, **kwargs):
+        evaluations.append(gradients(*args, **kwargs))
+        return evaluations[-1]
+
+    monkeypatch.setattr(Step, "gradients", recorded)
+    model = model_of(CASES[name].make())
+    model.train_on_batch(X, Y)
+    one, other = (e.gradients[-1] for e in evaluations)
+    assert (one.op.name in ancestors(evaluations[1].loss)) == waits
+    assert other.op.name not in ancestors(evaluations[0].loss)
+    if not waits:
+        shared = ancestors(one) & ancestors(other)
+        assert not [name for name in shared if name.endswith("Conv2D")]
 
 
 def counting_layer():

@@ -301,6 +301,9 @@ def test_renormalization_of_every_method(name):
         "smooth_out",
         "momentum_sam",
         "async_sam",
+        "bisam",
+        "delta_sam",
+        "imbsam",
     )
     if takes_no_clean_gradient:
         with pytest.raises(ValueError, match="clean gradient"):
@@ -327,3 +330,65 @@ def test_control_splits_matter():
         ends.append(weights_of(model.model))
     assert_close(ends[0], ends[1], 1e-6)
     assert distance(ends[0], ends[2]) > 1e-5
+
+
+@pytest.mark.parametrize("make", [methods.AESAM, methods.AELookSAM])
+def test_an_adaptive_threshold_moves_with_the_training(make):
+    """From never to always; only the first step, without a past, is SAM's."""
+    model = build(make(0.1, lambda1=-1e9, lambda2=1e9))
+    history = model.fit(
+        X, Y, batch_size=16, epochs=4, shuffle=False, verbose=0
+    ).history
+    assert history["sharpness"][0] > 1e-4
+    assert history["sharpness"][1] == 0.0
+    assert min(history["sharpness"][2:]) > 1e-4
+
+
+def test_fewer_entries_are_exchanged_as_training_goes_on():
+    """0.5 (1 + cos(pi e / 2)) / 2 of the live ones: a half, then a quarter."""
+    model = build(methods.DynamicSparseSAM(0.1, sparsity=0.5, drop_rate=0.5))
+    model.optimizer.build(model.trainable_variables)
+    masks = []
+
+    def note(batch, logs=None):
+        state = model._state.memory()["masks"]
+        masks.append(np.concatenate([np.ravel(m) for m in state]))
+
+    model.fit(
+        X,
+        Y,
+        batch_size=16,
+        epochs=2,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=note)],
+    )
+    total, live = len(masks[0]), int(len(masks[0]) * 0.5)
+    assert all(mask.sum() == live for mask in masks)
+    # Within an epoch nothing changes.
+    np.testing.assert_array_equal(masks[0], masks[2])
+    np.testing.assert_array_equal(masks[3], masks[5])
+    dropped = ((masks[2] == 1) & (masks[3] == 0)).sum()
+    assert dropped == int(np.float32(0.25) * live)
+    assert total == 348
+
+
+def test_a_fisher_mask_is_zero_first_and_then_has_its_share():
+    model = build(methods.FisherSparseSAM(0.1, sparsity=0.75, num_samples=8))
+    masks = []
+
+    def note(batch, logs=None):
+        state = model._state.memory()["masks"]
+        masks.append(np.concatenate([np.ravel(m) for m in state]))
+
+    assert not any(np.any(m) for m in model._state.memory()["masks"])
+    model.fit(
+        X,
+        Y,
+        batch_size=16,
+        epochs=2,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=note)],
+    )
+    assert all(mask.sum() == int(348 * 0.25) for mask in masks)
+    np.testing.assert_array_equal(masks[0], masks[2])
+    assert (masks[2] != masks[3]).any()

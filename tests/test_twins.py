@@ -14,6 +14,7 @@ from tests.support import (
     assert_close,
     convolutional_network,
     cross_entropy,
+    distance,
     image_data,
     momentum_sgd,
     train_on_batch,
@@ -36,20 +37,13 @@ IMAGE_CASES = {
 DENSE_CASES = {"entropy_sgd": IMAGE_CASES["entropy_sgd"]}
 
 
-class Recorded(LWSAMModel):
-    """Draws what the twins draw."""
-
-    def train_step(self, data):
-        self.draws.start_step()
-        return super().train_step(data)
-
-
 @pytest.fixture
 def draws(monkeypatch):
     """The numbers of the twins, in place of those of `keras.random`."""
     numbers = twins.Draws()
 
     def uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=None):
+        numbers.calls = seed.draw - 1
         shape = tuple(int(size) for size in shape)
         values = minval + (maxval - minval) * numbers.uniform(shape)
         return keras.ops.convert_to_tensor(values, dtype)
@@ -65,8 +59,7 @@ def twin_of(name, method):
 
 
 def compare(name, method, make, layers, is_selected, data, draws, **mode):
-    model = Recorded(make(), method, layers=layers)
-    model.draws = draws
+    model = LWSAMModel(make(), method, layers=layers)
     model.compile(momentum_sgd(), cross_entropy(), **mode)
     keras.utils.set_random_seed(1)
     logs = [train_on_batch(model, x, y) for x, y in data]
@@ -78,6 +71,7 @@ def compare(name, method, make, layers, is_selected, data, draws, **mode):
         data,
         is_selected,
         jit_compile=mode.get("jit_compile", False),
+        draws=draws,
     )
     assert_close(weights_of(model.model), weights_of(network), 2e-6)
     for log, other in zip(logs, expected, strict=True):
@@ -199,3 +193,62 @@ def test_other_arguments(variant, draws):
         **options,
     )
     assert_close(weights_of(model.model), weights_of(network), 2e-6)
+
+
+SELECTIONS = {
+    "all": ("all", lambda v: True),
+    "middle": ("conv2", lambda v: v.path.startswith("conv2/")),
+    "norms": (
+        selection.ByType(keras.layers.BatchNormalization),
+        lambda v: v.path.startswith("norm"),
+    ),
+    "kernels": (
+        selection.KernelsOnly(selection.All()),
+        lambda v: v.path.endswith("kernel"),
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["sam", "gnp"])
+@pytest.mark.parametrize("chosen", SELECTIONS)
+def test_selections(chosen, method, draws):
+    layers, is_selected = SELECTIONS[chosen]
+    compare(
+        method,
+        methods.get(method, 0.1),
+        convolutional_network,
+        layers,
+        is_selected,
+        batches(*image_data(24)),
+        draws,
+    )
+
+
+def test_norms_of_layers_are_those_of_the_applied_gradient():
+    x, y = image_data(8)
+    model = LWSAMModel(convolutional_network(), methods.SAM(0.1), layers="all")
+    model.compile(keras.optimizers.SGD(1.0), cross_entropy())
+    before = [v.numpy() for v in model.model.trainable_variables]
+    model.train_on_batch(x, y)
+    squares = {}
+    for variable, old in zip(
+        model.model.trainable_variables, before, strict=True
+    ):
+        path = variable.path.split("/")[0]
+        square = float(np.sum((variable.numpy() - old) ** 2))
+        squares[path] = squares.get(path, 0.0) + square
+    for path, square in squares.items():
+        assert model.layer_gradient_norms[path] == pytest.approx(
+            np.sqrt(square), rel=1e-3, abs=1e-6
+        )
+
+
+def test_control_another_radius_gives_other_weights():
+    ends = []
+    for rho in (0.1, 0.2):
+        model = LWSAMModel(convolutional_network(), rho=rho, layers="all")
+        model.compile(momentum_sgd(), cross_entropy())
+        for x, y in batches(*image_data(24)):
+            model.train_on_batch(x, y)
+        ends.append(weights_of(model.model))
+    assert distance(*ends) > 1e-4

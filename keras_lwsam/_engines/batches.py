@@ -95,8 +95,20 @@ def from_arrays(arrays, like):
             )
         )
 
-    parts = [part(i, example) for i, example in enumerate(tree.flatten(like))]
-    return tree.pack_sequence_as(like, parts)
+    known = {name.split("_")[0] for name in arrays}
+    present = [
+        str(i) for i, p in enumerate(tree.flatten(like)) if p is not None
+    ]
+    if known != set(present):
+        raise ValueError(
+            "Training goes on with batches of another structure than those it "
+            "was saved with. Expected the number of parts that was saved, "
+            f"{len(known)}. Received: {len(present)} parts"
+        )
+    return tree.pack_sequence_as(
+        like,
+        [part(i, example) for i, example in enumerate(tree.flatten(like))],
+    )
 
 
 def _local(part):

@@ -48,3 +48,16 @@ def _map_values(function, gradient):
 
 def is_one(factor):
     return isinstance(factor, float) and factor == 1.0
+
+
+def all_or_none(gradients, is_finite):
+    """Gradients that are NaN on all replicas if there was an overflow on one.
+
+    Each replica asks only its own gradients whether to skip an update.
+    """
+    poison = tf.where(is_finite, 0.0, float("nan"))
+    first = next(i for i, g in enumerate(gradients) if g is not None)
+    poisoned = dense(gradients[first])
+    gradients = list(gradients)
+    gradients[first] = poisoned + tf.cast(poison, poisoned.dtype)
+    return gradients

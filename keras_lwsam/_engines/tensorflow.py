@@ -7,13 +7,21 @@ from keras import ops, tree
 
 from keras_lwsam import _keras
 from keras_lwsam._engines import batches
-from keras_lwsam._engines.gradients import cast, dense, is_one, times, total
+from keras_lwsam._engines.gradients import (
+    all_or_none,
+    cast,
+    dense,
+    is_one,
+    times,
+    total,
+)
 from keras_lwsam._engines.passes import (
     Evaluation,
     Options,
     Pass,
     conditionally,
 )
+from keras_lwsam._engines.variables import write_all
 from keras_lwsam._tensors import in_float32, squared_norm
 
 
@@ -117,7 +125,11 @@ class TensorFlowEngine:
             scope = Pass(self._weights, at, self._rest, tape, wrt)
             with scope:
                 predictions = _keras.call(self._network, x, options.training)
-                outputs = tree.flatten(predictions)
+                # The loss may look through a last softmax to its logits.
+                outputs = [
+                    getattr(output, "_keras_logits", output)
+                    for output in tree.flatten(predictions)
+                ]
                 if options.sample_losses:
                     tape.watch(outputs)
                 with guard:
@@ -143,13 +155,13 @@ class TensorFlowEngine:
 
     def _loss(self, x, y, predictions, sample_weight, options):
         if options.loss is None:
-            loss = self._compute_loss(
-                x, y, predictions, sample_weight, training=options.training
-            )
+            guard = contextlib.nullcontext()
             if not options.regularized:
-                extra = sum(self._network.losses)
-                loss = loss - tf.cast(extra, loss.dtype) / self._replicas
-            return loss
+                guard = _keras.without_regularization(self._network)
+            with guard:
+                return self._compute_loss(
+                    x, y, predictions, sample_weight, training=options.training
+                )
         loss = options.loss(x, y, predictions, sample_weight)
         return loss / self._replicas if self._replicas > 1 else loss
 
@@ -159,7 +171,7 @@ class TensorFlowEngine:
         A loss that is the mean of weighted losses of samples has n times their
         losses as its gradient with respect to the weights.
         """
-        if of_weights is None:
+        if of_weights is None or not any(g is not None for g in of_outputs):
             raise ValueError(_keras.NO_SAMPLE_LOSSES)
         unit = tf.cast(tf.shape(of_weights)[0], "float32")
         unit = unit * self._replicas / self._loss_scale
@@ -261,12 +273,14 @@ class TensorFlowEngine:
         for variable, value in assignments:
             variable.assign(value)
 
-    def apply(self, gradients, variables, active=None):
+    def apply(self, gradients, variables, is_finite=None, active=None):
         """One update of the optimizer.
 
         Args:
             gradients: List with an entry a weight.
             variables: The trainable variables, in the optimizer's order.
+            is_finite: Whether there was no overflow on any replica; `None`: not
+                known.
             active: List with a boolean scalar a weight: where it is false, the
                 weight and what the optimizer remembers of it stay. `None`: all
                 are active.
@@ -280,14 +294,13 @@ class TensorFlowEngine:
                     (v, tf.convert_to_tensor(v.value), is_active)
                     for v in (self._weights[i], *slots)
                 ]
-        self._optimizer.apply(
-            [
-                self._scale(gradients[position[id(v)]], v.dtype)
-                for v in variables
-            ],
-            variables,
-        )
-        _write(
+        scaled = [
+            self._scale(gradients[position[id(v)]], v.dtype) for v in variables
+        ]
+        if self._replicas > 1 and tf.is_tensor(self._loss_scale):
+            scaled = all_or_none(scaled, is_finite)
+        self._optimizer.apply(scaled, variables)
+        write_all(
             [
                 (v, tf.where(is_active, tf.convert_to_tensor(v.value), old))
                 for v, old, is_active in kept
@@ -299,18 +312,26 @@ class TensorFlowEngine:
 
         Nothing is added unless all is finite.
         """
-        moved = [
-            (v, v.value, d)
-            for v, d in zip(self._weights, displacements, strict=True)
-            if d is not None
-        ]
-        means = self.mean_over_replicas([d for _, _, d in moved])
-        _write(
-            [
-                (v, value + tf.cast(tf.where(is_finite, d, 0.0), value.dtype))
-                for (v, value, _), d in zip(moved, means, strict=True)
-            ]
-        )
+        if self._optimizer.gradient_accumulation_steps:
+            raise ValueError(
+                "This method moves the weights itself after each update, and "
+                "an optimizer that accumulates gradients does not update each "
+                "time. Leave accumulation out, or take a method that does not, "
+                "such as methods.WSAM(decouple=False). Received: "
+                "gradient_accumulation_steps="
+                f"{self._optimizer.gradient_accumulation_steps}"
+            )
+        means = self.mean_over_replicas(displacements)
+        pairs = []
+        for variable, displacement in zip(self._weights, means, strict=True):
+            if displacement is None:
+                continue
+            value = tf.convert_to_tensor(variable.value)
+            moved = value + tf.cast(displacement, value.dtype)
+            if variable.constraint is not None:
+                moved = variable.constraint(moved)
+            pairs.append((variable, tf.where(is_finite, moved, value)))
+        write_all(pairs)
 
     def _promoted(self, at):
         """Layers of 16-bit weights that are given float32 values, by id."""
@@ -370,20 +391,4 @@ class TensorFlowEngine:
         return tf.get_static_value(context.replica_id_in_sync_group) in (
             0,
             None,
-        )
-
-
-def _write(pairs):
-    """Assigns tensors to variables, on every replica its own."""
-
-    def write(strategy, variables, tensors):
-        for variable, tensor in zip(variables, tensors, strict=True):
-            strategy.extended.update(
-                variable, lambda v, x: v.assign(x), args=(tensor,), group=False
-            )
-
-    if pairs:
-        variables, tensors = zip(*((v.value, x) for v, x in pairs), strict=True)
-        tf.__internal__.distribute.interim.maybe_merge_call(
-            write, tf.distribute.get_strategy(), list(variables), list(tensors)
         )

@@ -56,6 +56,8 @@ def logits_of(method, predictions, loss):
 
 def takes_probabilities(loss):
     """Whether a loss of Keras expects probabilities, not logits."""
+    flat = tree.flatten(loss)
+    loss = flat[0] if len(flat) == 1 else loss
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     if callable(loss) and not isinstance(loss, keras.Loss):

@@ -73,7 +73,7 @@ def regrown(masks, scores, drop_rate, kept_share, pattern, seed):
         pattern: As `check_pattern` returns it.
         seed: A seed of `keras.random`.
     """
-    masks, scores = _in_float32(masks), _in_float32(scores)
+    masks, scores = _whole(masks), _in_float32(scores)
     if pattern == "structured":
         return _whole_tensors_exchanged(
             masks, scores, drop_rate, kept_share, seed
@@ -206,6 +206,11 @@ def _draws(count, seed):
 
 def _in_float32(tensors):
     return combine(lambda tensor: ops.cast(tensor, "float32"), tensors)
+
+
+def _whole(masks):
+    """Zeros and ones, also where a mean of masks has left rounding errors."""
+    return combine(ops.round, _in_float32(masks))
 
 
 def _number(tensors):

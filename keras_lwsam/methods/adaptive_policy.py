@@ -86,7 +86,7 @@ class AESAM(Method):
     def initial_state(self, weights):
         return {
             name: np.zeros((), "float32")
-            for name in ("mean", "variance", "steps")
+            for name in ("mean", "variance", "seen")
         }
 
     def update(self, step):
@@ -102,15 +102,18 @@ class AESAM(Method):
             when=climbs,
             dense=True,
         )
-        otherwise, kept = self.descend(step, clean.gradients, sharp, climbs)
+        otherwise, kept = self.without_climb(
+            step, clean.gradients, sharp, climbs
+        )
         return Update(
+            measured=choose(climbs, sharp.gradients, clean.gradients),
             gradients=choose(climbs, sharp.gradients, otherwise),
             state={**state, **kept},
             sharpness=ops.where(climbs, sharp.loss - clean.loss, 0.0),
             gradient_norm=global_norm(known),
         )
 
-    def descend(self, step, clean, sharp, climbs):
+    def without_climb(self, step, clean, sharp, climbs):
         """`(gradients, state)` of a step without perturbation."""
         return clean, {}
 
@@ -119,7 +122,7 @@ class AESAM(Method):
         (square,) = step.mean_over_replicas([ops.square(norm)])
         square = ops.cast(square, "float32")
         old = step.state
-        is_first = ops.equal(old["steps"], 0.0)
+        is_first = ops.equal(old["seen"], 0.0)
         before = ops.where(is_first, square, old["mean"])
         # The square minus the new mean: exactly 0 in the first step.
         excess = self.decay * (square - before)
@@ -130,7 +133,7 @@ class AESAM(Method):
         state = {
             "mean": mean,
             "variance": variance,
-            "steps": ops.minimum(old["steps"] + 1.0, 1.0),
+            "seen": ops.ones_like(old["seen"]),
         }
         if self.lambda1 == self.lambda2:
             threshold = self.lambda1
@@ -192,7 +195,7 @@ class AELookSAM(AESAM):
     def initial_state(self, weights):
         return {**super().initial_state(weights), "kept": zeros_like(weights)}
 
-    def descend(self, step, clean, sharp, climbs):
+    def without_climb(self, step, clean, sharp, climbs):
         old = step.state["kept"]
         known = restrict(clean, step.selected)
         new = overlay(old, kept_part(known, sharp.gradients))

@@ -26,8 +26,10 @@ class Update(NamedTuple):
             like `gradients`, or `None`.
         sharpness: Scalar, loss at the perturbed weights minus clean loss, or
             `None` where the step has no perturbation.
-        gradient_norm: Scalar, norm of the clean gradient over the perturbed
-            weights, or `None` likewise.
+        gradient_norm: Scalar, norm over the perturbed weights of the gradient
+            that the perturbation was made of, or `None` likewise.
+        measured: List of gradients like `gradients`, of which the norms of the
+            layers are taken; `None`: of those.
         active: List of boolean scalars: a weight where it is false keeps its
             value and the optimizer's memory of it. `None`: all are active.
         afterwards: Function of a `Step` at the updated weights, with `state`
@@ -39,6 +41,7 @@ class Update(NamedTuple):
     displacement: list | None = None
     sharpness: Any = None
     gradient_norm: Any = None
+    measured: list | None = None
     active: list | None = None
     afterwards: Callable | None = None
 
@@ -65,6 +68,9 @@ class Method(abc.ABC):
 
     needs_previous_batch = False
     """Whether `step.previous` is used."""
+
+    takes_clean_gradient = True
+    """Whether `Update.gradient_norm`, if given, is that of the loss itself."""
 
     @property
     def is_plain(self) -> bool:
@@ -184,6 +190,10 @@ class TwoGradientMethod(Method):
         """The gradient to apply, from the clean and the sharp one."""
         return sharp
 
+    def afterwards(self, step, clean):
+        """What follows the update, as in `Update.afterwards`; or `None`."""
+        return None
+
     def remember(self, state, clean, sharp):
         """The state to keep, from that of `perturb` and both gradients."""
         return state
@@ -203,6 +213,7 @@ class TwoGradientMethod(Method):
             displacement=self.displace(step, known, sharp.gradients),
             sharpness=sharp.loss - clean.loss,
             gradient_norm=global_norm(known),
+            afterwards=self.afterwards(step, known),
         )
 
 

@@ -58,6 +58,8 @@ class BiSAM(TwoGradientMethod):
         Rethinking its Optimization Formulation, ICML 2024, arXiv:2407.12993.
     """
 
+    takes_clean_gradient = False
+
     def __init__(
         self,
         rho=0.05,

@@ -4,6 +4,9 @@ from keras_lwsam import _arguments, schedules
 from keras_lwsam._tensors import mean_of
 from keras_lwsam.methods.base import Method, register
 
+# The phase of a step without perturbation.
+RESTS = "rests"
+
 
 class Around(Method):
     """A method that hands on what it does not change to another.
@@ -24,6 +27,10 @@ class Around(Method):
     @property
     def needs_previous_batch(self):
         return self.method.needs_previous_batch
+
+    @property
+    def takes_clean_gradient(self):
+        return self.method.takes_clean_gradient
 
     def phase(self, clock):
         return self.method.phase(clock)
@@ -66,11 +73,11 @@ class Scheduled(Around):
 
     def phase(self, clock):
         if not self.schedule.perturbs(clock):
-            return "rest"
+            return RESTS
         return "act", self.method.phase(clock)
 
     def update(self, step):
-        if step.phase == "rest":
+        if step.phase == RESTS:
             return self.method.rest(step)
         return self.method.update(step.in_phase(step.phase[1]))
 
@@ -81,7 +88,9 @@ class BatchSplits(Around):
 
     m-sharpness: each part is perturbed along its own gradient, as if it were
     on a replica of its own. Parts have equal sizes, or sizes that differ by
-    one; all that comes of them is averaged by the number of samples.
+    one; all that comes of them is averaged by the number of samples. What a
+    method decides once a step (masks, which weights are active) goes by the
+    first part.
 
     `LWSAMModel(..., num_batch_splits=...)` makes one of these.
 

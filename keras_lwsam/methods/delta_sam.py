@@ -44,6 +44,8 @@ class DeltaSAM(TwoGradientMethod):
         Reweighting, Findings of EMNLP 2022, arXiv:2112.08772.
     """
 
+    takes_clean_gradient = False
+
     def __init__(self, rho=0.05):
         super().__init__(rho)
 

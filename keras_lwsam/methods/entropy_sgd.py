@@ -111,6 +111,7 @@ class EntropySGD(Method):
         return Update(
             gradients=overlay(mean, restrict(subtract(start, middle), trained)),
             state=step.state,
+            measured=gradients,
             gradient_norm=global_norm(restrict(gradients, selected)),
         )
 

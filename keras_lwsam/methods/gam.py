@@ -99,6 +99,7 @@ class GAM(Method):
         return Update(
             gradients=overlay(total, linear(1.0, known, -self.gamma, beside)),
             state=step.state,
+            measured=g3,
             sharpness=second.loss - first.loss,
             gradient_norm=global_norm(restrict(g0, step.selected)),
         )

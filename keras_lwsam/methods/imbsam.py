@@ -38,7 +38,8 @@ class ImbSAM(Method):
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `class_counts` is missing, or an argument is out of
-            range; while training, if the labels are not classes.
+            range; while training, if the labels are not classes, or the loss
+            has no value for each sample.
 
     Example:
 
@@ -51,6 +52,8 @@ class ImbSAM(Method):
         Minimization in Class-Imbalanced Recognition, ICCV 2023,
         arXiv:2308.07815.
     """
+
+    takes_clean_gradient = False
 
     def __init__(
         self,
@@ -80,7 +83,12 @@ class ImbSAM(Method):
         in_tail = ops.take(
             ops.convert_to_tensor(self.tail.astype("float32")), labels
         )
-        step.gradients(at=step.values, wrt=())
+        step.require(
+            ops.all(labels < len(self.class_counts)),
+            "A label is not one of the classes that `class_counts` counts. "
+            f"Received: class_counts={self.class_counts!r}",
+        )
+        step.gradients(at=step.values, wrt=(), sample_losses=True)
         head = step.weighted(1.0 - in_tail)
         tail = step.weighted(in_tail)
         here = head.gradients(at=step.values, wrt=step.weights, dense=True)

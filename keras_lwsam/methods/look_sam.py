@@ -79,6 +79,7 @@ class LookSAM(TwoGradientMethod):
         return Update(
             gradients=overlay(clean.gradients, looked),
             state=step.state,
+            measured=clean.gradients,
             gradient_norm=global_norm(known),
         )
 

@@ -66,7 +66,12 @@ class SAMPa(Method):
         ascent = restrict(at_y_before, step.ascent)
         epsilon = along_gradient(ascent, step.radius(self.rho))
         is_first = ops.equal(step.number, 0)
-        y = choose(is_first, step.values, step.after_update(at_y_before))
+        y = [
+            ops.where(is_first, value, ops.cast(new, value.dtype))
+            for value, new in zip(
+                step.values, step.after_update(at_y_before), strict=True
+            )
+        ]
         at_y = step.gradients(at=y, wrt=step.weights, dense=True)
         at_x = step.previous.gradients(
             at=displaced(step, epsilon), wrt=step.weights, dense=True

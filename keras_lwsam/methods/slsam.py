@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_lwsam import _arguments, schedules
-from keras_lwsam._tensors import combine, global_norm, squared_norm
+from keras_lwsam._tensors import combine, global_norm, restrict, squared_norm
 from keras_lwsam.methods.base import Method, Update, displaced, register
 from keras_lwsam.perturbations import along_gradient
 
@@ -82,7 +82,7 @@ class SLSAM(Method):
                 for g, a in zip(gradients, active, strict=True)
             ]
 
-        clean = step.gradients(at=step.values, wrt=step.selected)
+        clean = step.gradients(at=step.values, wrt=step.ascent)
         kept = combine(lambda g: g, only_active(clean.gradients))
         epsilon = along_gradient(kept, step.radius(self.rho))
         sharp = step.gradients(at=displaced(step, epsilon), wrt=step.weights)
@@ -105,7 +105,8 @@ class SLSAM(Method):
             gradients=only_active(sharp.gradients),
             state={"probabilities": new},
             sharpness=sharp.loss - clean.loss,
-            gradient_norm=global_norm(clean.gradients),
+            gradient_norm=global_norm(restrict(clean.gradients, step.selected)),
+            measured=sharp.gradients,
             active=[True if a is None else a for a in active],
         )
 

@@ -21,8 +21,8 @@ class SmoothOut(Method):
         a: Half width of the noise, a float >= 0. Defaults to `0.006`; `0` is
             the base optimizer, bit for bit.
         scale: `None`: s = 1. `"weight"`: s = |w|. `"filter"`: the L2 norm of
-            the weights that lead to the same output channel. Defaults to
-            `None`.
+            the weights of the same last axis, the output of Keras's kernels
+            (the input of transposed convolutions). Defaults to `None`.
 
     Raises:
         TypeError: If `a` is not a real number.

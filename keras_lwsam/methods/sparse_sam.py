@@ -7,7 +7,10 @@ from keras import ops
 
 from keras_lwsam import _arguments
 from keras_lwsam._tensors import (
+    choose,
     combine,
+    global_norm,
+    if_else,
     overlay,
     restrict,
     zeros_like,
@@ -41,28 +44,32 @@ class _SparseSAM(TwoGradientMethod):
     def phase(self, clock):
         if self.perturbs_all:
             return None
-        if clock.since_selection == 0:
+        # Steps that a schedule left without perturbation put off what was due.
+        if clock.since_selection <= clock.idle:
             return "first"
+        if self.refresh is None:
+            return "keep"
         if self.refresh == "epoch":
-            is_due = clock.step_of_epoch == 0
+            is_due = clock.step_of_epoch <= clock.idle
         else:
-            is_due = self.refresh and clock.step % self.refresh == 0
+            latest = clock.step - clock.idle - 1
+            is_due = clock.step // self.refresh > latest // self.refresh
         return "refresh" if is_due else "keep"
 
     def initial_state(self, weights):
-        return {"masks": zeros_like(weights)}
+        return () if self.perturbs_all else {"masks": zeros_like(weights)}
 
     def mask(self, step, gradients):
-        """`(mask of this step, mask of the next)`."""
+        """The mask of this step."""
         raise NotImplementedError
 
     def perturb(self, step, gradients):
         rho = step.radius(self.rho)
         if self.perturbs_all:
             return along_gradient(gradients, rho), step.state
-        now, then = self.mask(step, gradients)
-        state = {"masks": overlay(step.state["masks"], then)}
-        return masked(gradients, now, rho), state
+        mask = self.mask(step, gradients)
+        state = {"masks": overlay(step.state["masks"], mask)}
+        return masked(gradients, mask, rho), state
 
 
 @register
@@ -78,7 +85,8 @@ class FisherSparseSAM(_SparseSAM):
     1 - `sparsity` of the entries of S with the largest F. It is zero at the
     very first step, and measured after the update of the first batch of each
     refresh, at the new weights; and also when other layers were selected, which
-    are not perturbed until then.
+    are not perturbed until then. A measurement in a step that overflows (in
+    float16) is lost until the next one.
 
     Args:
         rho: Largest length of the perturbation, a float >= 0 or a schedule.
@@ -130,13 +138,15 @@ class FisherSparseSAM(_SparseSAM):
 
     def mask(self, step, gradients):
         masks = step.state["masks"]
-        return masks, masks
+        if step.phase == "first":
+            return [ops.zeros_like(mask) for mask in masks]
+        return masks
 
-    def update(self, step):
+    def afterwards(self, step, clean):
         if step.phase not in ("first", "refresh"):
-            return super().update(step)
+            return None
         self.count(self.source(step))
-        return super().update(step)._replace(afterwards=self.measure)
+        return self.measure
 
     def source(self, step):
         """The step on the samples that are measured."""
@@ -173,7 +183,10 @@ class FisherSparseSAM(_SparseSAM):
         information = step.repeat(self.count(step), add, nothing)
         information = step.mean_over_replicas(information)
         masks = _masks.largest(information, 1.0 - self.sparsity, self.pattern)
-        return {"masks": overlay(step.state["masks"], masks)}
+        # Single samples may overflow where the batch did not.
+        is_finite = ops.isfinite(global_norm(information))
+        old = step.state["masks"]
+        return {"masks": choose(is_finite, overlay(old, masks), old)}
 
 
 @register
@@ -235,20 +248,47 @@ class DynamicSparseSAM(_SparseSAM):
         super().__init__(rho, sparsity, refresh, pattern)
         self.drop_rate = _arguments.real("drop_rate", drop_rate, 0.0, 1.0)
 
+    @property
+    def kept(self):
+        """Share of the entries that live."""
+        return 1.0 - self.sparsity
+
     def mask(self, step, gradients):
-        kept = 1.0 - self.sparsity
-        now = restrict(step.state["masks"], step.selected)
-        gradients = restrict(gradients, step.selected)
-        now = combine(lambda m, _: m, now, gradients)
+        old = combine(
+            lambda mask, _: mask,
+            restrict(step.state["masks"], step.selected),
+            restrict(gradients, step.selected),
+        )
+        seed = step.seed()
+
+        def new():
+            return _masks.at_random(old, self.kept, self.pattern, seed)
+
         if step.phase == "first":
-            now = _masks.at_random(now, kept, self.pattern, step.seed())
+            return new()
+        # An overflow may have taken the first mask away.
+        return if_else(ops.equal(global_norm(old), 0.0), new, lambda: old)
+
+    def afterwards(self, step, clean):
         if step.phase == "keep":
-            return now, now
-        sizes = step.mean_over_replicas(combine(ops.abs, gradients))
-        wave = ops.cos(math.pi * ops.cast(step.epoch_progress, "float32"))
-        rate = self.drop_rate * (1.0 + wave) / 2.0
-        then = _masks.regrown(now, sizes, rate, kept, self.pattern, step.seed())
-        return now, then
+            return None
+
+        def exchange(later):
+            sizes = later.mean_over_replicas(combine(ops.abs, clean))
+            masks = later.state["masks"]
+            now = combine(lambda mask, _: mask, masks, sizes)
+            wave = ops.cos(math.pi * ops.cast(later.epoch_progress, "float32"))
+            new = _masks.regrown(
+                now,
+                sizes,
+                self.drop_rate * (1.0 + wave) / 2.0,
+                self.kept,
+                self.pattern,
+                later.seed(),
+            )
+            return {"masks": overlay(masks, new)}
+
+        return exchange
 
 
 def _check_samples(samples, count):
@@ -266,4 +306,4 @@ def _check_samples(samples, count):
             f"`num_samples`={count}, samples. "
             f"Received: arrays of the shapes {[a.shape for a in samples]}"
         )
-    return samples
+    return tuple(array[:count] for array in samples)

@@ -38,7 +38,8 @@ class Renormalized(Around):
 
     def update(self, step):
         update = self.method.update(step)
-        if update.gradient_norm is None:
+        is_clean = self.method.takes_clean_gradient
+        if update.gradient_norm is None or not is_clean:
             raise ValueError(
                 "`Renormalized` needs a method that takes a clean gradient, "
                 "such as methods.SAM(): its length is the one to keep. "

@@ -144,6 +144,8 @@ class DynamicSparseSAM(MaskedSAM):
         """Drops and grows in each group of entries."""
         cosine = np.cos(np.pi * self.progress(bench.step_number))
         share = self.drop_rate * (1.0 + cosine) / 2.0
+        # The first draw of a step is that of a first mask, wanted or not.
+        bench.draws.calls = 1
         draws = self.draws(bench)
         mask = bench.memory["mask"].copy()
         for group in self.groups(bench):

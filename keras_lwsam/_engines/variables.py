@@ -1,0 +1,19 @@
+"""Assigning to variables, also on replicas."""
+
+import tensorflow as tf
+
+
+def write_all(pairs):
+    """Assigns tensors to variables, on every replica its own."""
+
+    def write(strategy, variables, tensors):
+        for variable, tensor in zip(variables, tensors, strict=True):
+            strategy.extended.update(
+                variable, lambda v, x: v.assign(x), args=(tensor,), group=False
+            )
+
+    if pairs:
+        variables, tensors = zip(*((v.value, x) for v, x in pairs), strict=True)
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            write, tf.distribute.get_strategy(), list(variables), list(tensors)
+        )

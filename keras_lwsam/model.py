@@ -63,9 +63,9 @@ class LWSAMModel(keras.Model):
             perturbed along its own gradient (m-sharpness); `True`, all along
             the gradient of the global batch. Defaults to `False`.
         sharpness_metrics: Whether `sharpness` (loss at the perturbed weights
-            minus loss) and `gradient_norm` (norm of the clean gradient over
-            the selected layers), both averaged over the epoch, are logged
-            with the other metrics. Defaults to `True`.
+            minus loss) and `gradient_norm` (norm over the selected layers of
+            the gradient that the perturbation was made of), both averaged over
+            the epoch, are logged with the other metrics. Defaults to `True`.
         schedule: A `schedules.Schedule`, which says when to perturb; the
             other steps are those of the base optimizer. Defaults to `None`:
             always.

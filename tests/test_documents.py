@@ -7,6 +7,7 @@ import re
 import pytest
 
 from keras_lwsam import methods
+from tests.cases import CASES
 
 ROOT = pathlib.Path(__file__).parents[1]
 INDEX = ROOT / "docs" / "methods" / "README.md"
@@ -96,3 +97,17 @@ def test_bars_hold_in_the_record():
     assert len(rows) == 15
     for row in rows:
         assert float(row["time_ratio"]) <= float(row["bar"]), row
+
+
+def test_passes_in_the_record_are_those_of_the_table_of_methods():
+    (record,) = (ROOT / "benchmarks" / "records").glob("*method_cost")
+    assert record.name in (ROOT / "README.md").read_text()
+    with open(record / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == set(methods.NAMES)
+    for row in rows:
+        if row["step"] == "every" and row["layers"] == "all":
+            passes = float(row["forward"]), float(row["backward"])
+            expected = CASES[row["method"]].passes
+            # In ESAM, KSAM and AUSAM one of them is on a part of the batch.
+            assert passes == expected, row

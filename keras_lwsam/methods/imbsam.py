@@ -80,13 +80,13 @@ class ImbSAM(Method):
         labels = _labels.class_indices(
             "ImbSAM", step.batch[1], len(self.class_counts)
         )
-        in_tail = ops.take(
-            ops.convert_to_tensor(self.tail.astype("float32")), labels
-        )
         step.require(
             ops.all(labels < len(self.class_counts)),
             "A label is not one of the classes that `class_counts` counts. "
             f"Received: class_counts={self.class_counts!r}",
+        )
+        in_tail = ops.take(
+            ops.convert_to_tensor(self.tail.astype("float32")), labels
         )
         step.gradients(at=step.values, wrt=(), sample_losses=True)
         head = step.weighted(1.0 - in_tail)

@@ -6,6 +6,7 @@ import pytest
 
 from keras_lwsam import LWSAMModel, methods, selection
 from keras_lwsam._tensors import add
+from tests.networks import Subclassed, subclassed
 from tests.support import (
     assert_equal,
     convolutional_network,
@@ -15,7 +16,6 @@ from tests.support import (
     momentum_sgd,
     weights_of,
 )
-from tests.test_networks import Subclassed, subclassed
 
 
 @keras.saving.register_keras_serializable(package="tests")

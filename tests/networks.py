@@ -181,3 +181,15 @@ NETWORKS = [
     unseeded_noise,
     no_training_argument,
 ]
+
+
+def built_twice(make):
+    """The same network twice, and its data."""
+    global RNG
+    made = []
+    for _ in range(2):
+        RNG = np.random.default_rng(0)
+        keras.utils.set_random_seed(0)
+        made.append(make())
+    (network, x, y), (twin, _, _) = made
+    return network, twin, x, y

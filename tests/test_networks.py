@@ -10,6 +10,8 @@ from keras_lwsam import LWSAMModel
 from tests import twins
 from tests.networks import (
     NETWORKS,
+    attention,
+    built_twice,
     embedding,
     labels,
     masked_lstm,
@@ -30,18 +32,6 @@ from tests.support import (
     momentum_sgd,
     weights_of,
 )
-
-
-def built_twice(make):
-    """The same network twice, and its data."""
-    global RNG
-    made = []
-    for _ in range(2):
-        RNG = np.random.default_rng(0)
-        keras.utils.set_random_seed(0)
-        made.append(make())
-    (network, x, y), (twin, _, _) = made
-    return network, twin, x, y
 
 
 def fit(model, x, y, **mode):
@@ -88,8 +78,17 @@ def test_sam_is_its_twin(make):
     assert_close(weights_of(network), weights_of(twin), 2e-6)
 
 
+# XLA takes its time: some networks always, the others when all is wanted.
+IN_XLA = [
+    make
+    if make in (masked_lstm, attention, spectral_normalization)
+    else pytest.param(make, marks=pytest.mark.exhaustive)
+    for make in NETWORKS
+]
+
+
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
-@pytest.mark.parametrize("make", NETWORKS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("make", IN_XLA, ids=lambda f: f.__name__)
 def test_xla_takes_the_same_step(make):
     """Where nothing is drawn at random; else the step is only finite."""
     network, twin, x, y = built_twice(make)

@@ -102,8 +102,16 @@ def test_convolutions_with_batchnorm_dropout_and_regularizers(name, draws):
     )
 
 
-@pytest.mark.parametrize("mode", ["xla", "eager"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [(name, "eager") for name in CASES]
+    + [
+        (name, "xla")
+        if name in ("aesam", "ksam", "dynamic_sparse_sam")
+        else pytest.param(name, "xla", marks=pytest.mark.exhaustive)
+        for name in CASES
+    ],
+)
 def test_dense_layers_in_other_modes(name, mode, draws):
     generator = np.random.default_rng(7)
     x = generator.normal(size=(40, 10)).astype("float32")

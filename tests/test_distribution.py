@@ -91,7 +91,15 @@ def test_every_method_is_the_same_on_synchronized_replicas(name):
     assert_close(*ends, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["esam", "aesam", "dynamic_sparse_sam"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "esam",
+        "aesam",
+        # Takes long to trace on two replicas.
+        pytest.param("dynamic_sparse_sam", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_replicas_stay_together_when_each_climbs_for_itself(name):
     """Masks, draws and conditional steps are the same on all replicas."""
     model, history = train(

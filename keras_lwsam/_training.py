@@ -1,5 +1,7 @@
 """The course of training: what is decided between steps, in Python."""
 
+from typing import Any, NamedTuple
+
 from keras_lwsam import _keras
 from keras_lwsam._clock import Clock
 from keras_lwsam._fitting import CompiledSteps
@@ -7,6 +9,13 @@ from keras_lwsam._saving import from_store, to_store
 from keras_lwsam.methods.composed import RESTS
 
 _PREVIOUS = "previous_"
+
+
+class BatchPair(NamedTuple):
+    """What a step is given whose method needs the batch before, too."""
+
+    batch: Any
+    previous: Any
 
 
 class Training:
@@ -109,7 +118,19 @@ class Training:
             previous = batch
         elif isinstance(previous, dict):
             previous = self._batches.from_arrays(previous, batch)
-        return batch, previous
+        return BatchPair(batch, previous)
+
+    def batches_of(self, data) -> BatchPair:
+        """The batches of a step, from what it is given."""
+        if not self.feeds_previous_batch:
+            return BatchPair(data, data)
+        if isinstance(data, BatchPair):
+            return data
+        raise ValueError(
+            f"{self.method!r} needs the batch of the step before, which `fit` "
+            "and `train_on_batch` keep. Train by one of them. Received: a "
+            "direct call of `train_step` with one batch"
+        )
 
     def refresh(self):
         """Chooses the layers again, from the norms seen so far."""

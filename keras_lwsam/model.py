@@ -254,9 +254,7 @@ class LWSAMModel(keras.Model):
         if self._engine_class.is_tracing():
             self.trace_count += 1
         training = self._training
-        batch = previous = data
-        if training.feeds_previous_batch:
-            batch, previous = data
+        batch, previous = training.batches_of(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         weights = self._weights_of_network
         trained = {id(v) for v in self.trainable_variables}

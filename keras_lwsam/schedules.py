@@ -261,6 +261,11 @@ def check_rho(name, rho):
     return _arguments.real(name, rho, minimum=0.0)
 
 
+def is_zero(rho) -> bool:
+    """Whether a radius is the number 0, for good."""
+    return isinstance(rho, float) and rho == 0.0
+
+
 def rho_at(rho, step, learning_rate):
     """The radius in a step: a float or a scalar tensor.
 

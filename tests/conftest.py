@@ -1,5 +1,6 @@
 """What every test shares: the CPU, two devices of it, and a clean start."""
 
+import gc
 import os
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -15,6 +16,18 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2,
 )
+
+
+# What is imported stays: to search it for garbage again and again takes a good
+# part of the time of a test that traces.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collect_garbage():
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

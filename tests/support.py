@@ -1,7 +1,10 @@
 """Networks, data and comparisons that several tests use."""
 
+import functools
+
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 MODES = {
@@ -95,3 +98,11 @@ def distance(actual, expected):
         float(np.abs(a - e).max())
         for a, e in zip(actual, expected, strict=True)
     )
+
+
+@functools.cache
+def mirrored():
+    """One for all tests: TensorFlow counts its collectives by strategy, and
+    confuses those of two strategies on the same devices.
+    """
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -97,7 +97,26 @@ def plain():
     return weights_of(model), history["loss"]
 
 
-@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.plain])
+PLAIN = [name for name, case in CASES.items() if case.plain]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_without_a_radius_it_is_known_to_be_plain(name):
+    """Before the step is traced: what runs then is one and the same program."""
+    model = LWSAMModel(network(), CASES[name].plain(), layers="all")
+    assert model._training.is_plain
+    assert not CASES[name].make().is_plain
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("gsam", "dynamic_sparse_sam", "momentum_sam", "smooth_out")
+        else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in PLAIN
+    ],
+)
 def test_without_a_radius_it_is_fit_bit_for_bit(name, plain):
     model = compiled(CASES[name].plain())
     keras.utils.set_random_seed(1)

@@ -1,7 +1,5 @@
 """Two replicas of a MirroredStrategy, on two logical devices."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from tests.support import (
     assert_close,
     cross_entropy,
     dense_network,
+    mirrored,
     momentum_sgd,
     weights_of,
 )
@@ -35,14 +34,6 @@ def train(strategy, epochs=3, run_eagerly=False, **kwargs):
         X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0
     )
     return model, history.history
-
-
-@functools.cache
-def mirrored():
-    """One for all tests: TensorFlow counts its collectives by strategy, and
-    confuses those of two strategies on the same devices.
-    """
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @pytest.mark.parametrize("layers", ["all", 1, "dense3"])

@@ -1,11 +1,8 @@
 """Defects of the family that were found by reading, each with its name."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_lwsam import LWSAMModel, methods, schedules, selection
 from keras_lwsam.schedules import Clock
@@ -14,6 +11,7 @@ from tests.support import (
     assert_equal,
     cross_entropy,
     dense_network,
+    mirrored,
     momentum_sgd,
     weights_of,
 )
@@ -267,6 +265,12 @@ def test_sampa_goes_on_with_batches_of_another_structure(tmp_path):
         again.fit(X, Y, sample_weight=np.ones(48), verbose=0)
 
 
+def test_sampa_in_a_loop_of_ones_own_is_refused():
+    model = compiled(methods.SAMPa())
+    with pytest.raises(ValueError, match=r"batch of the step before.*Received"):
+        model.train_step((X[:16], Y[:16]))
+
+
 def test_sampa_in_parts_of_a_smaller_last_batch():
     model = compiled(methods.SAMPa(), num_batch_splits=4, run_eagerly=True)
     history = model.fit(X[:18], Y[:18], batch_size=16, verbose=0).history
@@ -284,17 +288,12 @@ def test_sampa_starts_where_a_schedule_lets_it():
     assert_close(weights_of(late.model), weights_of(once.model), 1e-6)
 
 
-SHARED = functools.cache(
-    lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-)
-
-
 @pytest.mark.parametrize("bad", [0, 1])
 @pytest.mark.parametrize("name", ["wsam", "friendly_sam"])
 def test_an_overflow_on_one_replica_skips_the_step_on_all(name, bad):
     """Weights, the method's memory and the replicas themselves stay."""
     keras.config.set_dtype_policy("mixed_float16")
-    with SHARED().scope():
+    with mirrored().scope():
         model = compiled(methods.get(name, rho=0.1))
     model.fit(X[:16], Y[:16], batch_size=16, verbose=0)
     watched = [v for v in model.variables if "memory" in v.path]

@@ -81,7 +81,7 @@ class AESAM(Method):
 
     @property
     def is_plain(self):
-        return isinstance(self.rho, float) and self.rho == 0.0
+        return schedules.is_zero(self.rho)
 
     def initial_state(self, weights):
         return {

@@ -180,7 +180,7 @@ class TwoGradientMethod(Method):
 
     @property
     def is_plain(self) -> bool:
-        return isinstance(self.rho, float) and self.rho == 0.0
+        return schedules.is_zero(self.rho)
 
     def perturb(self, step, gradients):
         """`(epsilon, new state)`, from the step and its clean gradient."""
@@ -201,6 +201,17 @@ class TwoGradientMethod(Method):
     def displace(self, step, clean, sharp):
         """What is added to the weights after the update; `None`: nothing."""
         return None
+
+    def descend(self, step, clean_loss, gradients) -> Update:
+        """SAM's step, perturbed along gradients of another kind."""
+        epsilon = along_gradient(gradients, step.radius(self.rho))
+        sharp = step.gradients(at=displaced(step, epsilon), wrt=step.weights)
+        return Update(
+            gradients=sharp.gradients,
+            state=step.state,
+            sharpness=sharp.loss - clean_loss,
+            gradient_norm=global_norm(restrict(gradients, step.selected)),
+        )
 
     def update(self, step) -> Update:
         clean = step.gradients(at=step.values, wrt=step.ascent)

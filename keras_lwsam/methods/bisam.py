@@ -5,15 +5,12 @@ import math
 from keras import ops
 
 from keras_lwsam import _arguments
-from keras_lwsam._tensors import global_norm, in_float32, restrict
+from keras_lwsam._tensors import in_float32
 from keras_lwsam.methods import _labels
 from keras_lwsam.methods.base import (
     TwoGradientMethod,
-    Update,
-    displaced,
     register,
 )
-from keras_lwsam.perturbations import along_gradient
 
 # Makes the lower bound of the zero-one loss touch it at 0.
 _SHIFT = math.log(math.e - 1.0)
@@ -79,14 +76,7 @@ class BiSAM(TwoGradientMethod):
             return self.error_bound(y, predictions, step.loss)
 
         climb = step.gradients(at=step.values, wrt=step.ascent, loss=errors)
-        epsilon = along_gradient(climb.gradients, step.radius(self.rho))
-        sharp = step.gradients(at=displaced(step, epsilon), wrt=step.weights)
-        return Update(
-            gradients=sharp.gradients,
-            state=step.state,
-            sharpness=sharp.loss - clean.loss,
-            gradient_norm=global_norm(restrict(climb.gradients, step.selected)),
-        )
+        return self.descend(step, clean.loss, climb.gradients)
 
     def error_bound(self, y, predictions, loss):
         """The mean of Q over the batch."""

@@ -2,14 +2,10 @@
 
 from keras import ops
 
-from keras_lwsam._tensors import global_norm, restrict
 from keras_lwsam.methods.base import (
     TwoGradientMethod,
-    Update,
-    displaced,
     register,
 )
-from keras_lwsam.perturbations import along_gradient
 
 
 @register
@@ -63,11 +59,4 @@ class DeltaSAM(TwoGradientMethod):
         climb = step.weighted(self.weights(step, clean)).gradients(
             at=step.values, wrt=step.ascent
         )
-        epsilon = along_gradient(climb.gradients, step.radius(self.rho))
-        sharp = step.gradients(at=displaced(step, epsilon), wrt=step.weights)
-        return Update(
-            gradients=sharp.gradients,
-            state=step.state,
-            sharpness=sharp.loss - clean.loss,
-            gradient_norm=global_norm(restrict(climb.gradients, step.selected)),
-        )
+        return self.descend(step, clean.loss, climb.gradients)

@@ -14,7 +14,7 @@ class _Foreseeing(Method):
 
     @property
     def is_plain(self):
-        return isinstance(self.rho, float) and self.rho == 0.0
+        return schedules.is_zero(self.rho)
 
     def initial_state(self, weights):
         return {"direction": zeros_like(weights)}

@@ -36,7 +36,14 @@ def train(strategy, epochs=3, run_eagerly=False, **kwargs):
     return model, history.history
 
 
-@pytest.mark.parametrize("layers", ["all", 1, "dense3"])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        1,
+        pytest.param("all", marks=pytest.mark.exhaustive),
+        pytest.param("dense3", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_synchronized_replicas_equal_one_device(layers):
     arguments = {"rho": 0.1, "layers": layers, "sync_perturbation": True}
     one, logs = train(tf.distribute.get_strategy(), **arguments)

@@ -77,7 +77,20 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case,
+            id=name,
+            # What these add is small.
+            marks=[pytest.mark.exhaustive]
+            if name in ("kernels", "all norms", "random")
+            else [],
+        )
+        for name, case in CASES.items()
+    ],
+)
 def test_stop_save_load_go_on(case, tmp_path):
     """Bit for bit the uninterrupted run: weights, logs, selection, norms."""
     whole, first = make(**case), make(**case)

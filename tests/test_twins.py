@@ -137,7 +137,15 @@ SPARSE = {
 }
 
 
-@pytest.mark.parametrize("pattern", SPARSE)
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "structured",
+        "2:4",
+        pytest.param("1:3", marks=pytest.mark.exhaustive),
+        pytest.param("nearly all", marks=pytest.mark.exhaustive),
+    ],
+)
 @pytest.mark.parametrize("name", ["fisher_sparse_sam", "dynamic_sparse_sam"])
 def test_patterns_of_masks(name, pattern, draws):
     pattern, sparsity = SPARSE[pattern]

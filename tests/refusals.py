@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from keras import layers
@@ -119,3 +120,18 @@ def assert_model_checks(network, name, error, wrong, right):
     )
     assert_equal(copies(network), before)
     return LWSAMModel(network, **{name: right})
+
+
+def two_blocks():
+    """Two blocks and a head: five layers, two of the name `dense`."""
+    inputs = keras.Input((4,))
+    x = Block(name="first")(inputs)
+    x = Block(name="second")(x)
+    return keras.Model(inputs, layers.Dense(2, name="head")(x), name="net")
+
+
+def cleared_once():
+    """Once, not for each of hundreds of constructor calls: clearing is slow."""
+    keras.utils.set_random_seed(0)
+    yield
+    keras.utils.clear_session()

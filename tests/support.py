@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_lwsam import LWSAMModel
+
 MODES = {
     "graph": {},
     "xla": {"jit_compile": True},
@@ -106,3 +108,12 @@ def mirrored():
     confuses those of two strategies on the same devices.
     """
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def build_dense(
+    method="sam", layers="all", optimizer=None, mode=None, **kwargs
+):
+    """A compiled `LWSAMModel` of `dense_network`."""
+    model = LWSAMModel(dense_network(), method, layers=layers, **kwargs)
+    model.compile(optimizer or momentum_sgd(), cross_entropy(), **(mode or {}))
+    return model

@@ -13,29 +13,16 @@ from tests.refusals import (
     NOT_A_NORMALIZATION,
     NOT_A_NUMBER_OF_LAYERS,
     NOT_A_REFRESH,
-    Block,
     assert_checks,
     assert_refused,
+    cleared_once,
     copies,
+    two_blocks,
 )
 from tests.support import assert_equal
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _clean_start():
-    """Once, not for each of hundreds of constructor calls: clearing is slow."""
-    keras.utils.set_random_seed(0)
-    yield
-    keras.utils.clear_session()
-
-
-@pytest.fixture
-def network():
-    """Two blocks and a head: five layers, two of the name `dense`."""
-    inputs = keras.Input((4,))
-    x = Block(name="first")(inputs)
-    x = Block(name="second")(x)
-    return keras.Model(inputs, layers.Dense(2, name="head")(x), name="net")
+_clean_start = pytest.fixture(scope="module", autouse=True)(cleared_once)
+network = pytest.fixture(two_blocks)
 
 
 @pytest.mark.parametrize("selection_class", COUNTED)

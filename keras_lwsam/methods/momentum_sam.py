@@ -1,5 +1,7 @@
 """MomentumSAM and AsyncSAM: perturbations along gradients already paid for."""
 
+import abc
+
 from keras_lwsam import _arguments, schedules
 from keras_lwsam._tensors import linear, overlay, restrict, scale, zeros_like
 from keras_lwsam.methods.base import Method, Update, displaced, register
@@ -19,9 +21,9 @@ class _Foreseeing(Method):
     def initial_state(self, weights):
         return {"direction": zeros_like(weights)}
 
+    @abc.abstractmethod
     def direction(self, direction, gradients):
         """The direction of the next step, from this one and its gradient."""
-        raise NotImplementedError
 
     def update(self, step):
         direction = restrict(step.state["direction"], step.ascent)

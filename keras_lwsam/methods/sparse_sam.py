@@ -1,5 +1,6 @@
 """Sparse SAM: perturbations of which a mask keeps some entries."""
 
+import abc
 import math
 
 import numpy as np
@@ -59,9 +60,9 @@ class _SparseSAM(TwoGradientMethod):
     def initial_state(self, weights):
         return () if self.perturbs_all else {"masks": zeros_like(weights)}
 
+    @abc.abstractmethod
     def mask(self, step, gradients):
         """The mask of this step."""
-        raise NotImplementedError
 
     def perturb(self, step, gradients):
         rho = step.radius(self.rho)

@@ -158,6 +158,29 @@ def track_loss(model, loss, x):
     )
 
 
+def begin_at(model, epoch):
+    """Lets the `fit` that has just begun start at an epoch; `None`: as told."""
+    model._initial_epoch = epoch
+
+
+def has_metrics_of_keras(network):
+    """Whether its metrics are counted, and read, as `keras.Model` does."""
+    return type(network).compute_metrics is keras.Model.compute_metrics
+
+
+@contextlib.contextmanager
+def already_reduced(optimizer):
+    """Lets an optimizer take gradients that are those of all replicas."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    own = vars(optimizer)
+    own["_all_reduce_sum_gradients"] = list
+    try:
+        yield
+    finally:
+        # The replicas take turns; another may have been first.
+        own.pop("_all_reduce_sum_gradients", None)
+
+
 @contextlib.contextmanager
 def lend_compiled(model, network):
     """Lets `network` compute losses and metrics as `model` was compiled.

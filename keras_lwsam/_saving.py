@@ -1,5 +1,7 @@
 """What the wrapper saves beside the network and the optimizer: arrays."""
 
+import contextlib
+
 import numpy as np
 from keras import ops
 
@@ -45,3 +47,27 @@ def from_store(store, variables, seeds, others) -> dict:
                 f"Received: shape {arrays[name].shape}"
             )
     return arrays
+
+
+@contextlib.contextmanager
+def unchanged_by_errors(parts):
+    """Gives the parts of a model back what they had, should loading fail.
+
+    Keras loads part by part, and goes on where one of them refuses.
+
+    Args:
+        parts: Layers and optimizers.
+    """
+    kept = [_own_arrays(part) for part in parts]
+    try:
+        yield
+    except BaseException:
+        for part, arrays in zip(parts, kept, strict=True):
+            part.load_own_variables(arrays)
+        raise
+
+
+def _own_arrays(part):
+    store = {}
+    part.save_own_variables(store)
+    return {n: np.array(ops.convert_to_numpy(a)) for n, a in store.items()}

@@ -99,23 +99,30 @@ class State:
             self._memory,
         )
 
-    def keep(self, squared_norms, is_finite, old_memory, memory):
+    def keep(self, assign, squared_norms, is_finite, old_memory, memory):
         """Notes what a step has learnt, unless it was not finite.
 
         Args:
+            assign: Function of `(variable, value)` pairs, for the memory.
             squared_norms: Vector, the squared norm of each weight's gradient.
             is_finite: Boolean scalar.
             old_memory: The method's state before the step.
             memory: The method's state after the step.
         """
-        for variable, old, new in zip(
-            tree.flatten(self._memory),
-            tree.flatten(old_memory),
-            tree.flatten(memory),
-            strict=True,
-        ):
-            new = ops.cast(new, variable.dtype)
-            variable.assign(ops.where(is_finite, new, old))
+        assign(
+            [
+                (
+                    variable,
+                    ops.where(is_finite, ops.cast(new, variable.dtype), old),
+                )
+                for variable, old, new in zip(
+                    tree.flatten(self._memory),
+                    tree.flatten(old_memory),
+                    tree.flatten(memory),
+                    strict=True,
+                )
+            ]
+        )
         norms = ops.convert_to_tensor(self._norms.value)
         summed = norms + squared_norms
         new = ops.stack([squared_norms, summed[_EPOCH], summed[_WINDOW]])

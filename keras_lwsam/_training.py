@@ -1,5 +1,6 @@
 """The course of training: what is decided between steps, in Python."""
 
+import zlib
 from typing import Any, NamedTuple
 
 from keras_lwsam import _keras
@@ -25,7 +26,7 @@ class Training:
         method: The `methods.Method` that trains.
         adaptation: The `Adaptation` of the selection.
         state: The `State`.
-        batches: How batches are turned into arrays and back: functions
+        batches: How batches are turned into arrays and back: with functions
             `to_arrays(batch)` and `from_arrays(arrays, like)`.
 
     Attributes:
@@ -156,6 +157,11 @@ class Training:
         self.clock = self.clock.at_epoch(epoch, epochs, steps_per_epoch)
         self._state.set_progress(self.clock)
         self._state.begin_epoch()
+
+    def position(self) -> list[int]:
+        """Where training stands, as numbers to compare."""
+        selected = self.adaptation.to_array()
+        return [*self.clock, zlib.crc32(selected.tobytes())]
 
     def end(self):
         """What happens when `fit` ends: the length of training is unknown."""

@@ -18,13 +18,16 @@ from keras_lwsam import (
 from keras_lwsam import methods as methods_module
 from keras_lwsam import selection as selection_module
 from keras_lwsam._adaptation import Adaptation
+from keras_lwsam._delegation import DelegatesToNetwork
 from keras_lwsam._fitting import EpochBegin, with_callback
+from keras_lwsam._saving import unchanged_by_errors
 from keras_lwsam._state import State
 from keras_lwsam._training import Training
+from keras_lwsam._workers import TrainsOnWorkers, check_agreement
 
 
 @keras.saving.register_keras_serializable(package="keras_lwsam")
-class LWSAMModel(keras.Model):
+class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
     r"""Trains a Keras model with (layer-wise) sharpness-aware minimization.
 
     Every step evaluates the gradient at the weights w, moves the weights of
@@ -174,7 +177,7 @@ class LWSAMModel(keras.Model):
             program.initial_state(self._weights_of_network),
         )
         self._training = Training(
-            program, adaptation, self._state, engine_class
+            program, adaptation, self._state, engine_class.batches
         )
         names = ("sharpness", "gradient_norm") if sharpness_metrics else ()
         self._reported = {n: keras.metrics.Mean(name=n) for n in names}
@@ -204,50 +207,9 @@ class LWSAMModel(keras.Model):
         norms = _layers.gradient_norms(self._adaptation.layers, squared_norms)
         return dict(zip(self.layer_paths, map(float, norms), strict=True))
 
-    def call(self, inputs, training=None):
-        return _keras.call(self.model, inputs, training)
-
-    def compute_loss(
-        self,
-        x=None,
-        y=None,
-        y_pred=None,
-        sample_weight=None,
-        training=True,
-    ):
-        with _keras.lend_compiled(self, self.model):
-            return _keras.compute_loss(
-                self.model, x, y, y_pred, sample_weight, training
-            )
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        with _keras.lend_compiled(self, self.model):
-            return self.model.compute_metrics(x, y, y_pred, sample_weight)
-
-    def test_step(self, data):
-        with _keras.lend_compiled(self, self.model):
-            return self.model.test_step(data)
-
-    def predict_step(self, data):
-        return self.model.predict_step(data)
-
     @property
     def metrics(self):
-        with _keras.lend_compiled(self, self.model):
-            metrics = list(self.model.metrics)
-        return metrics + list(self._reported.values())
-
-    @property
-    def output_names(self):
-        return self.model.output_names
-
-    def get_layer(self, name=None, index=None):
-        """The network's layer of this name or index."""
-        return self.model.get_layer(name=name, index=index)
-
-    def summary(self, *args, **kwargs):
-        """Prints a summary of the network."""
-        return self.model.summary(*args, **kwargs)
+        return super().metrics + list(self._reported.values())
 
     def train_step(self, data):
         """One sharpness-aware step on one batch."""
@@ -290,7 +252,6 @@ class LWSAMModel(keras.Model):
         update = step.run(training.method, now)
         counted = now.counted
         engine.assign(counted.assignments)
-        _keras.track_loss(self, counted.loss, x)
         norms = is_finite = None
         if training.measures:
             norms, is_finite = step.measured(engine, update)
@@ -301,16 +262,31 @@ class LWSAMModel(keras.Model):
             engine.displace(update.displacement, is_finite)
         if training.measures:
             state = step.settled(now, update)
-            self._state.keep(norms, is_finite, memory, state)
+            self._state.keep(engine.remember, norms, is_finite, memory, state)
             for name, metric in self._reported.items():
                 value = getattr(update, name)
                 value = ops.cast(0.0 if value is None else value, "float32")
                 known = ops.logical_and(is_finite, ops.isfinite(value))
                 metric.update_state(ops.where(known, value, 0.0))
         self._state.advance()
-        results = self.compute_metrics(x, y, counted.predictions, sample_weight)
         reported = {name: m.result() for name, m in self._reported.items()}
-        return {**results, **reported}
+        return {**self._log(counted, batch), **reported}
+
+    def _log(self, counted, batch):
+        """Counts the loss and metrics of an evaluation, and reads them."""
+        batch = batch if counted.batch is None else counted.batch
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if counted.weight:
+            _keras.track_loss(self, counted.loss, x)
+            results = self.compute_metrics(
+                x, y, counted.predictions, sample_weight
+            )
+        else:
+            results = self.get_metrics_result()
+        if counted.weight == 1.0:
+            return results
+        # The mean over the replicas is that over those that count.
+        return {k: counted.weight * v for k, v in results.items()}
 
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
@@ -353,14 +329,19 @@ class LWSAMModel(keras.Model):
         self._training.refresh()
         return self.selected_layers
 
+    def _begin_epoch(self, *when):
+        self._training.begin_epoch(*when)
+        check_agreement(self, self._training.position())
+
     def fit(self, *args, **kwargs):
-        callback = EpochBegin(self._training.begin_epoch)
+        callback = EpochBegin(self._begin_epoch)
         try:
             with with_callback(self, args, kwargs, callback) as arguments:
                 return super().fit(**arguments)
         finally:
-            # A tracker that an exception cut short could not clean up.
+            # Callbacks that an exception cut short could not clean up.
             self._training.end()
+            _keras.begin_at(self, None)
 
     fit.__doc__ = keras.Model.fit.__doc__
     fit.__signature__ = inspect.signature(keras.Model.fit)
@@ -388,6 +369,12 @@ class LWSAMModel(keras.Model):
                 config[key], custom_objects=custom_objects
             )
         return cls(**config)
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """As Keras does it; an error leaves everything as it was."""
+        parts = [*_keras.walk_layers(self), getattr(self, "optimizer", None)]
+        with unchanged_by_errors([p for p in parts if p is not None]):
+            super().load_weights(filepath, skip_mismatch, **kwargs)
 
     def save_own_variables(self, store):
         self._training.save(store, self.model)

@@ -107,6 +107,31 @@ class Step:
             self.counted = evaluation
         return evaluation
 
+    def side_by_side(self, at, other, other_at):
+        """Evaluations at two places that do not wait for each other.
+
+        With respect to all weights, dense. On an even number of replicas each
+        half makes one of them, at the same time, on the whole global batch.
+
+        Args:
+            at: List of tensors, one a weight. The evaluation there is the one
+                that counts.
+            other: A `Step`, such as `previous`.
+            other_at: Where the batch of that step is evaluated.
+
+        Returns:
+            A pair of what `gradients` returns.
+        """
+        if self._in_parts:
+            first = self.gradients(at, self.weights)
+            return first, other.gradients(other_at, self.weights)
+        first, second = self._engine.side_by_side(
+            [(self.batch, at), (other.batch, other_at)], self.weights
+        )
+        if self.counted is None:
+            self.counted = first
+        return first, second
+
     def on(self, batch) -> "Step":
         """The same step on other samples. What it evaluates does not count."""
         step = copy.copy(self)
@@ -120,7 +145,7 @@ class Step:
         Args:
             indices: Vector of positions in the batch.
         """
-        return self.on(self._engine.take(self.batch, indices))
+        return self.on(self._engine.batches.take(self.batch, indices))
 
     def weighted(self, weights) -> "Step":
         """The same step with the losses of its samples weighted.
@@ -128,7 +153,7 @@ class Step:
         Args:
             weights: Vector with an entry a sample.
         """
-        return self.on(self._engine.weighted(self.batch, weights))
+        return self.on(self._engine.batches.weighted(self.batch, weights))
 
     def at_updated_weights(self, state) -> "Step":
         """The same step when the optimizer has done its work.
@@ -158,8 +183,8 @@ class Step:
         Returns:
             `(step, share)` pairs: the share of the samples in each part.
         """
-        parts = self._engine.split(self.batch, count)
-        previous = self._engine.split(self._previous_batch, len(parts))
+        parts = self._engine.batches.split(self.batch, count)
+        previous = self._engine.batches.split(self._previous_batch, len(parts))
         steps = []
         for i, (part, share) in enumerate(parts):
             step = self.on(part)
@@ -175,14 +200,14 @@ class Step:
         Args:
             steps: What `split` returned, after evaluation.
         """
-        self.counted = self._engine.mean(
+        self.counted = self._engine.batches.mean(
             [step.counted for step, _ in steps], [share for _, share in steps]
         )
 
     @property
     def batch_size(self):
         """Number of samples: an int where it is known, else a tensor."""
-        return self._engine.size(self.batch)
+        return self._engine.batches.size(self.batch)
 
     @property
     def learning_rate(self):

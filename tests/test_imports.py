@@ -17,7 +17,7 @@ ROOT = pathlib.Path(keras_lwsam.__file__).parent
 RANKS = [
     {"callbacks"},
     {"model"},
-    {"_training"},
+    {"_training", "_delegation", "_workers"},
     {"_adaptation", "_checks", "_engines", "_fitting", "_saving", "_state"}
     | {"step"},
     {"methods", "selection"},

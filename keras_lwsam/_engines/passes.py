@@ -22,6 +22,10 @@ class Evaluation(NamedTuple):
             without regularization is the mean; if it was asked for.
         sample_slopes: Vector of the norms of their gradients with respect to
             the predictions; likewise.
+        batch: The samples that the predictions are of; `None`: the batch of
+            the step.
+        weight: How much what this replica logs of it counts, next to the
+            others.
     """
 
     loss: Any
@@ -30,6 +34,8 @@ class Evaluation(NamedTuple):
     assignments: list = ()
     sample_losses: Any = None
     sample_slopes: Any = None
+    batch: Any = None
+    weight: float = 1.0
 
 
 class Options(NamedTuple):
@@ -98,3 +104,15 @@ class Pass(keras.StatelessScope):
             self.leaves[index].append(value)
         self.assignments[id(variable)] = (variable, value)
         super().add_update((variable, value))
+
+
+def require(condition, message):
+    """Raises `ValueError`, or the graph's error when it runs."""
+    if tf.is_tensor(condition):
+        known = tf.get_static_value(condition)
+        if known is None:
+            tf.debugging.Assert(condition, [message])
+            return
+        condition = known
+    if not condition:
+        raise ValueError(message)

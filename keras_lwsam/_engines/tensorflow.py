@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_lwsam import _keras
-from keras_lwsam._engines import batches
+from keras_lwsam._engines import batches, halves, replicas
 from keras_lwsam._engines.gradients import (
     all_or_none,
     cast,
@@ -20,8 +20,14 @@ from keras_lwsam._engines.passes import (
     Options,
     Pass,
     conditionally,
+    require,
 )
-from keras_lwsam._engines.variables import write_all
+from keras_lwsam._engines.variables import (
+    give_back,
+    inactive,
+    moved,
+    write_all,
+)
 from keras_lwsam._tensors import in_float32, squared_norm
 
 
@@ -42,6 +48,9 @@ class TensorFlowEngine:
         synchronize: Whether gradients are those of the global batch, or each
             replica's own.
     """
+
+    batches = batches
+    replicas = replicas
 
     def __init__(
         self,
@@ -64,6 +73,8 @@ class TensorFlowEngine:
         self._synchronize = synchronize
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._loss_scale = optimizer.scale_loss(1.0)
+        # Whether the gradients to apply are the same on all replicas.
+        self._agrees = False
         self.look()
 
     def look(self):
@@ -110,6 +121,31 @@ class TensorFlowEngine:
         return evaluation._replace(
             gradients=self._unscale(evaluation.gradients, wrt, options)
         )
+
+    def side_by_side(self, passes, wrt):
+        """Evaluations of two passes that do not wait for each other.
+
+        Each on half of the replicas, if that can be; the gradients are then
+        those of the global batch.
+
+        Args:
+            passes: Two `(batch, at)` pairs.
+            wrt: As of `gradients`.
+        """
+        self._agrees = (
+            self._replicas % 2 == 0
+            and halves.are_dense(passes)
+            and _keras.has_metrics_of_keras(self._network)
+        )
+
+        def gradients(batch, at):
+            return self.gradients(
+                batch, at, wrt, dense=True, local=self._agrees
+            )
+
+        if self._agrees:
+            return halves.side_by_side(gradients, passes)
+        return [gradients(batch, at) for batch, at in passes]
 
     def _pass(self, batch, at, wrt, options):
         """An `Evaluation` whose gradients are those of the scaled loss."""
@@ -202,18 +238,9 @@ class TensorFlowEngine:
             for value, new in zip(self.values, predicted, strict=True)
         ]
 
-    def mean_over_replicas(self, tensors):
-        """Each tensor, averaged over the replicas; `None` stays `None`."""
-        present = [i for i, t in enumerate(tensors) if t is not None]
-        if self._replicas == 1 or not present:
-            return tensors
-        reduced = tf.distribute.get_replica_context().all_reduce(
-            "MEAN", [tensors[i] for i in present]
-        )
-        result = list(tensors)
-        for i, tensor in zip(present, reduced, strict=True):
-            result[i] = tensor
-        return result
+    mean_over_replicas = staticmethod(replicas.mean)
+    is_tracing = staticmethod(replicas.is_tracing)
+    require = staticmethod(require)
 
     def repeat(self, times, body, initial):
         """`body(index, tensors)` some times over, in a loop of the graph."""
@@ -238,25 +265,6 @@ class TensorFlowEngine:
             tensors = ops.fori_loop(0, times, advance, tensors)
         return packed(tensors)
 
-    def require(self, condition, message):
-        """Raises `ValueError`, or the graph's error when it runs."""
-        if tf.is_tensor(condition):
-            known = tf.get_static_value(condition)
-            if known is None:
-                tf.debugging.Assert(condition, [message])
-                return
-            condition = known
-        if not condition:
-            raise ValueError(message)
-
-    size = staticmethod(batches.size)
-    take = staticmethod(batches.take)
-    weighted = staticmethod(batches.weighted)
-    split = staticmethod(batches.split)
-    mean = staticmethod(batches.mean)
-    to_arrays = staticmethod(batches.to_arrays)
-    from_arrays = staticmethod(batches.from_arrays)
-
     def squared_norms(self, gradients):
         """Vector of the squared L2 norm of each gradient, 0 where `None`."""
         return ops.stack(
@@ -273,6 +281,13 @@ class TensorFlowEngine:
         for variable, value in assignments:
             variable.assign(value)
 
+    def remember(self, assignments):
+        """Carries out those of a method's memory."""
+        if self._agrees:
+            write_all(assignments)
+        else:
+            self.assign(assignments)
+
     def apply(self, gradients, variables, is_finite=None, active=None):
         """One update of the optimizer.
 
@@ -286,26 +301,18 @@ class TensorFlowEngine:
                 are active.
         """
         position = {id(v): i for i, v in enumerate(self._weights)}
-        kept = []
-        for i, is_active in enumerate(active or ()):
-            if tf.is_tensor(is_active):
-                slots = _keras.slots_of(self._optimizer, self._weights[i])
-                kept += [
-                    (v, tf.convert_to_tensor(v.value), is_active)
-                    for v in (self._weights[i], *slots)
-                ]
+        held = inactive(self._optimizer, self._weights, active)
         scaled = [
             self._scale(gradients[position[id(v)]], v.dtype) for v in variables
         ]
         if self._replicas > 1 and tf.is_tensor(self._loss_scale):
             scaled = all_or_none(scaled, is_finite)
-        self._optimizer.apply(scaled, variables)
-        write_all(
-            [
-                (v, tf.where(is_active, tf.convert_to_tensor(v.value), old))
-                for v, old, is_active in kept
-            ]
-        )
+        guard = contextlib.nullcontext()
+        if self._agrees:
+            guard = _keras.already_reduced(self._optimizer)
+        with guard:
+            self._optimizer.apply(scaled, variables)
+        give_back(held)
 
     def displace(self, displacements, is_finite):
         """Adds a tensor to each weight; `None` leaves it alone.
@@ -322,16 +329,7 @@ class TensorFlowEngine:
                 f"{self._optimizer.gradient_accumulation_steps}"
             )
         means = self.mean_over_replicas(displacements)
-        pairs = []
-        for variable, displacement in zip(self._weights, means, strict=True):
-            if displacement is None:
-                continue
-            value = tf.convert_to_tensor(variable.value)
-            moved = value + tf.cast(displacement, value.dtype)
-            if variable.constraint is not None:
-                moved = variable.constraint(moved)
-            pairs.append((variable, tf.where(is_finite, moved, value)))
-        write_all(pairs)
+        write_all(moved(self._weights, means, is_finite))
 
     def _promoted(self, at):
         """Layers of 16-bit weights that are given float32 values, by id."""
@@ -376,19 +374,8 @@ class TensorFlowEngine:
             # Handed back as it came: nothing is rounded twice.
             return cast(dtype, self._scaled[id(gradient)][1])
         factor = self._loss_scale
-        if self._replicas > 1:
+        if self._replicas > 1 and not self._agrees:
             factor = factor / self._replicas
         if not is_one(factor):
             gradient = times(gradient, factor)
         return cast(dtype, gradient)
-
-    @staticmethod
-    def is_tracing():
-        """Whether Python runs to trace a graph, on the first replica."""
-        if not tf.inside_function():
-            return False
-        context = tf.distribute.get_replica_context()
-        return tf.get_static_value(context.replica_id_in_sync_group) in (
-            0,
-            None,
-        )

@@ -20,7 +20,9 @@ class SAMPa(Method):
 
     The gradient at x~ is that of the previous batch, which made grad f(y); the
     one at y+ is that of the present batch, and becomes the next grad f(y).
-    Both points are known when the step begins. The first step is plain.
+    Both points are known when the step begins: on an even number of replicas
+    one half computes one gradient and the other half the other, each on a whole
+    global batch, and one all-reduce tells both. The first step is plain.
 
     y+ follows the optimizer's whole update, momentum and weight decay
     included; where the optimizer accumulates gradients, and for Nadam,
@@ -72,9 +74,8 @@ class SAMPa(Method):
                 step.values, step.after_update(at_y_before), strict=True
             )
         ]
-        at_y = step.gradients(at=y, wrt=step.weights, dense=True)
-        at_x = step.previous.gradients(
-            at=displaced(step, epsilon), wrt=step.weights, dense=True
+        at_y, at_x = step.side_by_side(
+            y, step.previous, displaced(step, epsilon)
         )
         mixed = linear(
             1.0 - self.interpolation,

@@ -1,0 +1,55 @@
+"""What the wrapper hands on to the network that it trains."""
+
+from keras_lwsam import _keras
+
+
+class DelegatesToNetwork:
+    """Mixed into a `keras.Model` that has a network as `model`.
+
+    Calls, losses and metrics are the network's own, with what the wrapper was
+    compiled with.
+    """
+
+    def call(self, inputs, training=None):
+        return _keras.call(self.model, inputs, training)
+
+    def compute_loss(
+        self,
+        x=None,
+        y=None,
+        y_pred=None,
+        sample_weight=None,
+        training=True,
+    ):
+        with _keras.lend_compiled(self, self.model):
+            return _keras.compute_loss(
+                self.model, x, y, y_pred, sample_weight, training
+            )
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        with _keras.lend_compiled(self, self.model):
+            return self.model.compute_metrics(x, y, y_pred, sample_weight)
+
+    def test_step(self, data):
+        with _keras.lend_compiled(self, self.model):
+            return self.model.test_step(data)
+
+    def predict_step(self, data):
+        return self.model.predict_step(data)
+
+    @property
+    def metrics(self):
+        with _keras.lend_compiled(self, self.model):
+            return list(self.model.metrics)
+
+    @property
+    def output_names(self):
+        return self.model.output_names
+
+    def get_layer(self, name=None, index=None):
+        """The network's layer of this name or index."""
+        return self.model.get_layer(name=name, index=index)
+
+    def summary(self, *args, **kwargs):
+        """Prints a summary of the network."""
+        return self.model.summary(*args, **kwargs)

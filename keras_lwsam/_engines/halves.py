@@ -1,0 +1,85 @@
+"""Two passes at the same time, each made by half of the replicas."""
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from keras_lwsam._engines import batches, replicas
+from keras_lwsam._tensors import scale
+
+
+def are_dense(passes):
+    """Whether all parts of the batches can be gathered from the replicas."""
+    return all(
+        part is None or isinstance(part, (tf.Tensor, np.ndarray))
+        for batch, _ in passes
+        for part in tree.flatten(batch)
+    )
+
+
+def side_by_side(gradients, passes):
+    """The evaluations of two passes, of which each replica makes one.
+
+    The first half of the replicas makes the first pass, on the whole of its
+    batch, and the other half the other. One all-reduce tells everyone both
+    gradients.
+
+    Args:
+        gradients: Function `(batch, at)` to the `Evaluation` of this replica.
+        passes: Two `(batch, at)` pairs.
+
+    Returns:
+        Two `Evaluation`s, whose gradients are those of the global batches.
+    """
+    context = tf.distribute.get_replica_context()
+    half = context.num_replicas_in_sync // 2
+    mine, place = divmod(int(replicas.number()), half)
+    whole = [_gathered(batch) for batch, _ in passes]
+    parts = batches.split(whole[mine], half)
+    part, share = parts[min(place, len(parts) - 1)]
+    made = gradients(part, passes[mine][1])
+    # Of fewer samples than replicas, the last ones add nothing.
+    own = scale(made.gradients, share if place < len(parts) else 0.0)
+    present = [i for i, g in enumerate(own) if g is not None]
+    sent = [tf.zeros_like(own[i]) for i in present] * 2
+    begin = mine * len(present)
+    sent[begin : begin + len(present)] = [own[i] for i in present]
+    reduced = context.all_reduce("SUM", sent)
+    results = []
+    for of_all in (reduced[: len(present)], reduced[len(present) :]):
+        gradients = [None] * len(own)
+        for i, gradient in zip(present, of_all, strict=True):
+            gradients[i] = gradient
+        results.append(made._replace(gradients=gradients))
+    is_first = mine == 0
+    results[0] = results[0]._replace(
+        batch=part,
+        weight=2.0 if is_first else 0.0,
+        assignments=_of_first_half(made.assignments, is_first),
+    )
+    return results
+
+
+def _gathered(batch):
+    return tree.map_structure(
+        lambda part: None if part is None else replicas.all_gather(part), batch
+    )
+
+
+def _of_first_half(assignments, is_first):
+    """Assignments that leave on all replicas what the first half found.
+
+    Variables that are averaged over the replicas are given twice the change
+    there and none elsewhere; what is counted by itself on every replica, and
+    added up when it is read, is counted there alone; the others (seeds) are
+    alike everywhere.
+    """
+    result = []
+    for variable, value in assignments:
+        if variable.aggregation == "mean":
+            old = tf.convert_to_tensor(variable.value)
+            new = old + 2.0 * (value - old) if is_first else old
+            result.append((variable, new))
+        elif is_first or variable.aggregation != "sum":
+            result.append((variable, value))
+    return result

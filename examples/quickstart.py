@@ -17,69 +17,11 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
-from keras import layers
+from small_task import build_network, layers_argument, load
 
 from keras_lwsam import LWSAMModel, callbacks
 
 LABELS = {"sgd": "SGD", "sam": "SAM", "lwsam": "layer-wise SAM"}
-
-
-def load(path):
-    """`(x_train, y_train), (x_test, y_test)`; images in [0, 1]."""
-    if path is None:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        x, y = load_digits(return_X_y=True)
-        x_train, x_test, y_train, y_test = train_test_split(
-            x.reshape(-1, 8, 8), y, test_size=0.25, random_state=0, stratify=y
-        )
-    else:
-        with np.load(path) as data:
-            names = ("x_train", "y_train", "x_test", "y_test")
-            missing = [name for name in names if name not in data]
-            if missing:
-                sys.exit(
-                    f"{path} must hold the arrays {', '.join(names)}. "
-                    f"Missing: {', '.join(missing)}"
-                )
-            x_train, y_train, x_test, y_test = (data[n] for n in names)
-    largest = max(float(np.max(x_train)), 1e-12)
-    return tuple(
-        (as_images(x) / largest, np.asarray(y).reshape(-1))
-        for x, y in ((x_train, y_train), (x_test, y_test))
-    )
-
-
-def as_images(x):
-    """Float images of shape (count, height, width, channels)."""
-    x = np.asarray(x, "float32")
-    return x[..., np.newaxis] if x.ndim == 3 else x
-
-
-def build_network(image_shape, classes):
-    """Four convolutions with BatchNorm and dropout, and a classifier."""
-    network = keras.Sequential([keras.Input(image_shape)], name="cnn")
-    for block, (filters, stride) in enumerate(
-        ((16, 1), (16, 2), (32, 1), (32, 2)), start=1
-    ):
-        network.add(
-            layers.Conv2D(
-                filters,
-                3,
-                stride,
-                padding="same",
-                use_bias=False,
-                name=f"conv{block}",
-            )
-        )
-        network.add(layers.BatchNormalization(name=f"norm{block}"))
-        network.add(layers.ReLU())
-    network.add(layers.GlobalAveragePooling2D())
-    network.add(layers.Dropout(0.2))
-    network.add(layers.Dense(classes, name="logits"))
-    return network
 
 
 def train(name, seed, data, args, report):
@@ -182,16 +124,6 @@ def table(results):
             f"{ratio:>12.2f}{runs[-1][2]:>12}"
         )
     return lines
-
-
-def layers_argument(text):
-    """The `layers` argument of `LWSAMModel` from the command line."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def parse(arguments=None):

@@ -131,9 +131,13 @@ def if_else(predicate, then, otherwise):
 
 
 def ratio(numerator, denominator):
-    """Quotient of two scalars; 0 where the denominator is 0."""
+    """Quotient of two scalars; 0 where the denominator is 0.
+
+    NaN where it is infinite: it has overflowed, and what follows shall tell.
+    """
     is_zero = ops.equal(denominator, 0.0)
     safe = ops.where(is_zero, ops.ones_like(denominator), denominator)
+    safe = ops.where(ops.isinf(safe), float("nan"), safe)
     return ops.where(is_zero, ops.zeros_like(denominator), numerator / safe)
 
 

@@ -1,14 +1,18 @@
 """What Keras lacks to train on several machines, in one place.
 
-Under `tf.distribute.MultiWorkerMirroredStrategy`, `fit` of Keras 3.12 to 3.15
-builds losses and metrics from a batch that is still distributed over replicas,
-and averages scalar logs along an axis that they do not have. Both happen in two
-methods of its trainer, which this class replaces under that strategy alone.
+Two methods of the trainer of Keras 3.12 to 3.15 are replaced:
+
+- `_maybe_symbolic_build` builds losses and metrics, under any strategy, from
+  the mean of the first batch over the replicas. There is none if their parts
+  have different sizes or are strings, and on several workers the batch stays
+  distributed and nothing can be built.
+- `_make_function`, under `tf.distribute.MultiWorkerMirroredStrategy` alone,
+  averages scalar logs along an axis that they do not have.
 """
 
 import numpy as np
 
-from keras_lwsam import _engines
+from keras_lwsam import _engines, _keras
 
 
 def told_by_all(model, numbers) -> np.ndarray:
@@ -55,10 +59,10 @@ class TrainsOnWorkers:
     """Mixed into a `keras.Model`: its `fit` and `evaluate` span machines."""
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        replicas = _engines.current().replicas
-        if not replicas.spans_workers(self.distribute_strategy):
+        if _keras.distribute_strategy(self) is None:
             super()._maybe_symbolic_build(iterator, data_batch)
             return
+        replicas = _engines.current().replicas
         if iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = next(batches)

@@ -63,7 +63,7 @@ def masked(gradients, masks, rho):
     Returns:
         List of tensors, `None` where the gradient is `None`.
     """
-    step = scale(gradients, rho / (global_norm(gradients) + 1e-7))
+    step = scale(gradients, ratio(rho, global_norm(gradients) + 1e-7))
     return combine(ops.multiply, step, masks)
 
 

@@ -53,6 +53,7 @@ class Step:
         self._engine = engine
         self._draws = 0
         self._in_parts = False
+        self._share = None
         self._time = time
         self._previous_batch = previous_batch
         self.batch = batch
@@ -102,6 +103,8 @@ class Step:
         """
         if self._in_parts:
             options["dense"] = True
+        if self._share is not None:
+            options["share"] = self._share
         evaluation = self._engine.gradients(self.batch, at, wrt, **options)
         if self.counted is None:
             self.counted = evaluation
@@ -146,6 +149,52 @@ class Step:
             indices: Vector of positions in the batch.
         """
         return self.on(self._engine.batches.take(self.batch, indices))
+
+    def sharing(self, indices) -> "Step":
+        """The same step on some samples of those that `pooled` knows.
+
+        Where all replicas climb together, they share them among each other.
+
+        Args:
+            indices: Vector of positions in what `pooled` gives.
+        """
+        if not self._engine.pools(self.batch):
+            return self.taking(indices)
+        part, share = self._engine.replicas.part_of(self.batch, indices)
+        step = self.on(part)
+        step._share = share
+        return step
+
+    @property
+    def whole(self) -> "Step":
+        """The same step on the global batch, if all replicas climb together."""
+        if not self._engine.pools(self.batch):
+            return self
+        return self.on(self._engine.replicas.gathered(self.batch))
+
+    @property
+    def batch_size(self):
+        """Number of samples: an int where it is known, else a tensor."""
+        return self._engine.batches.size(self.batch)
+
+    def pooled(self, values):
+        """Values of the samples that are chosen among.
+
+        Args:
+            values: Tensor with an entry a sample of this replica's batch.
+
+        Returns:
+            The same; where all replicas climb together, that of the global
+            batch.
+        """
+        if not self._engine.pools(self.batch):
+            return values
+        return self._engine.replicas.all_gather(values)
+
+    @property
+    def presence(self):
+        """1; or 0 on a replica that only repeats samples of another."""
+        return 1.0 if self._share is None else ops.sign(self._share)
 
     def weighted(self, weights) -> "Step":
         """The same step with the losses of its samples weighted.
@@ -203,11 +252,6 @@ class Step:
         self.counted = self._engine.batches.mean(
             [step.counted for step, _ in steps], [share for _, share in steps]
         )
-
-    @property
-    def batch_size(self):
-        """Number of samples: an int where it is known, else a tensor."""
-        return self._engine.batches.size(self.batch)
 
     @property
     def learning_rate(self):

@@ -19,8 +19,6 @@ class Case(NamedTuple):
         passes: Forward and backward passes of a step that perturbs all layers.
         traces: How many different steps there are to trace.
         moves_all: Whether passes move weights that are not selected.
-        by_batch: Whether the step depends on which samples are together in a
-            batch, so that replicas differ from one device.
     """
 
     make: object
@@ -29,7 +27,6 @@ class Case(NamedTuple):
     passes: tuple[int, int] = (2, 2)
     traces: int = 1
     moves_all: bool = False
-    by_batch: bool = False
 
 
 def _samples():
@@ -61,7 +58,7 @@ CASES = {
         lambda: methods.DynamicSparseSAM(0.1, sparsity=1.0),
         traces=3,
     ),
-    "esam": Case(lambda: methods.ESAM(0.1), passes=(3, 2), by_batch=True),
+    "esam": Case(lambda: methods.ESAM(0.1), passes=(3, 2)),
     "look_sam": Case(
         lambda: methods.LookSAM(0.1, k=2),
         lambda: methods.LookSAM(0.0),
@@ -71,8 +68,8 @@ CASES = {
     "ae_look_sam": Case(
         lambda: methods.AELookSAM(0.1), lambda: methods.AELookSAM(0.0)
     ),
-    "ksam": Case(lambda: methods.KSAM(0.1), passes=(3, 2), by_batch=True),
-    "ausam": Case(lambda: methods.AUSAM(0.1), passes=(3, 2), by_batch=True),
+    "ksam": Case(lambda: methods.KSAM(0.1), passes=(3, 2)),
+    "ausam": Case(lambda: methods.AUSAM(0.1), passes=(3, 2)),
     "friendly_sam": Case(
         lambda: methods.FriendlySAM(0.1), lambda: methods.FriendlySAM(0.0)
     ),

@@ -1,4 +1,4 @@
-"""What every test shares: the CPU, two devices of it, and a clean start."""
+"""What every test shares: the CPU, four devices of it, and a clean start."""
 
 import gc
 import os
@@ -11,10 +11,10 @@ import keras
 import pytest
 import tensorflow as tf
 
-# Two logical devices on one processor make a MirroredStrategy of two replicas.
+# Logical devices of one processor: replicas for a MirroredStrategy.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
+    [tf.config.LogicalDeviceConfiguration()] * 4,
 )
 
 

@@ -105,9 +105,18 @@ def distance(actual, expected):
 @functools.cache
 def mirrored():
     """One for all tests: TensorFlow counts its collectives by strategy, and
-    confuses those of two strategies on the same devices.
+    confuses those of two strategies in one process.
     """
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@functools.cache
+def replicas(count):
+    """So many, which reduce without collectives, and so also eagerly."""
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(count)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
 
 
 def build_dense(

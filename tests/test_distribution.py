@@ -1,18 +1,20 @@
-"""Two replicas of a MirroredStrategy, on two logical devices."""
+"""Replicas of a MirroredStrategy, on logical devices."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lwsam import LWSAMModel, selection
+from keras_lwsam import LWSAMModel, methods, selection
 from tests.cases import CASES
 from tests.support import (
     assert_close,
+    assert_equal,
     cross_entropy,
     dense_network,
     mirrored,
     momentum_sgd,
+    replicas,
     weights_of,
 )
 
@@ -59,7 +61,25 @@ def test_synchronized_replicas_equal_one_device(layers):
 
 
 # One for each thing that a step may do; the others when all is wanted.
-FIRST = ("gsam", "sampa", "fisher_sparse_sam", "ae_look_sam", "wsam", "slsam")
+FIRST = ("gsam", "fisher_sparse_sam", "ae_look_sam", "wsam", "slsam")
+
+
+def ends(count, epochs=3, **arguments):
+    """The weights after training on one device, and on so many."""
+    results = []
+    for strategy in (tf.distribute.get_strategy(), replicas(count)):
+        keras.utils.set_random_seed(2)
+        # What takes time is to trace.
+        model, _ = train(
+            strategy,
+            epochs=epochs,
+            run_eagerly=True,
+            layers="all",
+            sync_perturbation=True,
+            **arguments,
+        )
+        results.append(weights_of(model.model))
+    return results
 
 
 @pytest.mark.parametrize(
@@ -68,25 +88,49 @@ FIRST = ("gsam", "sampa", "fisher_sparse_sam", "ae_look_sam", "wsam", "slsam")
         name
         if name in FIRST
         else pytest.param(name, marks=pytest.mark.exhaustive)
-        for name, case in CASES.items()
-        if name != "sam" and not case.by_batch
+        for name in CASES
+        if name not in ("sam", "sampa")
     ],
 )
 def test_every_method_is_the_same_on_synchronized_replicas(name):
-    ends = []
-    for strategy in (tf.distribute.get_strategy(), mirrored()):
-        keras.utils.set_random_seed(2)
-        model, _ = train(
-            strategy,
-            epochs=1,
-            # What takes time is to trace.
-            run_eagerly=strategy is not mirrored(),
-            method=CASES[name].make(),
-            layers="all",
-            sync_perturbation=True,
-        )
-        ends.append(weights_of(model.model))
-    assert_close(*ends, 1e-5)
+    assert_close(*ends(2, method=CASES[name].make()), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("sampa", "ausam")
+        else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in CASES
+    ],
+)
+def test_every_method_is_the_same_on_four_synchronized_replicas(name):
+    assert_close(*ends(4, epochs=2, method=CASES[name].make()), 1e-5)
+
+
+@pytest.mark.exhaustive
+def test_samples_of_the_batch_are_measured_as_on_one_device():
+    method = methods.FisherSparseSAM(0.1, num_samples=9, refresh=2)
+    assert_close(*ends(2, method=method), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["ksam", "ausam"])
+def test_replicas_share_fewer_samples_than_there_are_replicas(name):
+    """Of three samples one or two are chosen, for four replicas."""
+    results = []
+    for strategy in (tf.distribute.get_strategy(), replicas(4)):
+        with strategy.scope():
+            model = LWSAMModel(
+                dense_network(), name, layers="all", sync_perturbation=True
+            )
+            model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+        for size in (7, 5):
+            data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(size)
+            keras.utils.set_random_seed(0)
+            model.fit(data.take(2), shuffle=False, verbose=0)
+        results.append(weights_of(model.model))
+    assert_close(*results, 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +154,13 @@ def test_replicas_stay_together_when_each_climbs_for_itself(name):
             np.testing.assert_array_equal(values[0].numpy(), other.numpy())
 
 
-def test_each_replica_climbs_its_own_gradient():
-    """m-sharpness: equal to the mean of two sharp gradients, by hand."""
-    two, _ = train(mirrored(), epochs=1, layers="all", rho=0.1)
+@pytest.mark.parametrize("count", [2, 4])
+def test_each_replica_climbs_its_own_gradient(count):
+    """m-sharpness: equal to the mean of their sharp gradients, by hand."""
+    several, _ = train(
+        replicas(count), epochs=1, layers="all", rho=0.1, run_eagerly=True
+    )
+    size = 16 // count
     network = dense_network()
     optimizer = momentum_sgd()
     optimizer.build(network.trainable_variables)
@@ -125,19 +173,20 @@ def test_each_replica_climbs_its_own_gradient():
     for i in range(0, 48, 16):
         values = [v.numpy() for v in network.weights]
         total = [0.0] * len(values)
-        for half in (slice(i, i + 8), slice(i + 8, i + 16)):
-            g = gradient(X[half], Y[half])
+        for start in range(i, i + 16, size):
+            part = slice(start, start + size)
+            g = gradient(X[part], Y[part])
             norm = np.sqrt(sum((a**2).sum() for a in g))
             network.set_weights(
                 [v + 0.1 * a / norm for v, a in zip(values, g, strict=True)]
             )
-            sharp = gradient(X[half], Y[half])
+            sharp = gradient(X[part], Y[part])
             network.set_weights(values)
-            total = [t + s / 2 for t, s in zip(total, sharp, strict=True)]
+            total = [t + s / count for t, s in zip(total, sharp, strict=True)]
         optimizer.apply(
             [tf.constant(t) for t in total], network.trainable_variables
         )
-    assert_close(weights_of(two.model), weights_of(network), 1e-5)
+    assert_close(weights_of(several.model), weights_of(network), 1e-5)
 
 
 def test_radius_zero_is_one_device():
@@ -145,6 +194,20 @@ def test_radius_zero_is_one_device():
     two, mirrored_logs = train(mirrored(), rho=0.0)
     assert_close(weights_of(two.model), weights_of(one.model), 1e-6)
     np.testing.assert_allclose(mirrored_logs["loss"], logs["loss"], rtol=1e-5)
+
+
+def test_radius_zero_in_float16_is_fit():
+    """Also where the loss is scaled and several replicas ask for overflows."""
+    keras.config.set_dtype_policy("mixed_float16")
+    results = []
+    for wrap in (lambda network: network, lambda n: LWSAMModel(n, rho=0.0)):
+        with replicas(2).scope():
+            network = dense_network()
+            model = wrap(network)
+            model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+        model.fit(X, Y, batch_size=16, shuffle=False, verbose=0)
+        results.append(weights_of(network))
+    assert_equal(*results)
 
 
 def test_traces_are_counted_once_for_all_replicas():

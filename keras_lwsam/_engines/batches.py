@@ -54,6 +54,22 @@ def split(batch, count):
     ]
 
 
+def part(batch, count, position):
+    """One of those `(part, share)`; of a small batch, one may have no share."""
+    parts = split(batch, count)
+    if position < len(parts):
+        return parts[position]
+    return parts[-1][0], 0.0
+
+
+def are_dense(batch):
+    """Whether replicas can hand each other all of its parts."""
+    return all(
+        part is None or isinstance(part, tf.Tensor | np.ndarray)
+        for part in tree.flatten(batch)
+    )
+
+
 def mean(evaluations, shares):
     """One evaluation of a whole batch, from those of its parts."""
     first = evaluations[0]

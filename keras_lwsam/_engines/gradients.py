@@ -51,13 +51,16 @@ def is_one(factor):
 
 
 def all_or_none(gradients, is_finite):
-    """Gradients that are NaN on all replicas if there was an overflow on one.
+    """Gradients with a NaN among them if there was an overflow in the step.
 
-    Each replica asks only its own gradients whether to skip an update.
+    An optimizer that scales the loss asks only the gradients that it is given
+    whether to skip an update. The overflow may have been on another replica, or
+    in a pass of which those gradients do not tell.
     """
     poison = tf.where(is_finite, 0.0, float("nan"))
     first = next(i for i, g in enumerate(gradients) if g is not None)
-    poisoned = dense(gradients[first])
     gradients = list(gradients)
-    gradients[first] = poisoned + tf.cast(poison, poisoned.dtype)
+    gradients[first] = _map_values(
+        lambda values: values + ops.cast(poison, values.dtype), gradients[first]
+    )
     return gradients

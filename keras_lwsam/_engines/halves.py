@@ -1,20 +1,9 @@
 """Two passes at the same time, each made by half of the replicas."""
 
-import numpy as np
 import tensorflow as tf
-from keras import tree
 
 from keras_lwsam._engines import batches, replicas
 from keras_lwsam._tensors import scale
-
-
-def are_dense(passes):
-    """Whether all parts of the batches can be gathered from the replicas."""
-    return all(
-        part is None or isinstance(part, (tf.Tensor, np.ndarray))
-        for batch, _ in passes
-        for part in tree.flatten(batch)
-    )
 
 
 def side_by_side(gradients, passes):
@@ -34,12 +23,10 @@ def side_by_side(gradients, passes):
     context = tf.distribute.get_replica_context()
     half = context.num_replicas_in_sync // 2
     mine, place = divmod(int(replicas.number()), half)
-    whole = [_gathered(batch) for batch, _ in passes]
-    parts = batches.split(whole[mine], half)
-    part, share = parts[min(place, len(parts) - 1)]
+    whole = [replicas.gathered(batch) for batch, _ in passes]
+    part, share = batches.part(whole[mine], half, place)
     made = gradients(part, passes[mine][1])
-    # Of fewer samples than replicas, the last ones add nothing.
-    own = scale(made.gradients, share if place < len(parts) else 0.0)
+    own = scale(made.gradients, share)
     present = [i for i, g in enumerate(own) if g is not None]
     sent = [tf.zeros_like(own[i]) for i in present] * 2
     begin = mine * len(present)
@@ -58,12 +45,6 @@ def side_by_side(gradients, passes):
         assignments=_of_first_half(made.assignments, is_first),
     )
     return results
-
-
-def _gathered(batch):
-    return tree.map_structure(
-        lambda part: None if part is None else replicas.all_gather(part), batch
-    )
 
 
 def _of_first_half(assignments, is_first):

@@ -39,7 +39,11 @@ class Evaluation(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How a pass is made: the arguments of `Step.gradients` by name."""
+    """How a pass is made: the arguments of `Step.gradients` by name.
+
+    `share` is the part that this replica has in samples that all replicas
+    together evaluate; `None`: the same as the others.
+    """
 
     loss: Any = None
     training: bool = True
@@ -48,6 +52,7 @@ class Options(NamedTuple):
     sample_losses: bool = False
     regularized: bool = True
     local: bool = False
+    share: Any = None
 
 
 def conditionally(when, evaluate, at, wrt):

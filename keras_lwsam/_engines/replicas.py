@@ -5,6 +5,8 @@ import functools
 import tensorflow as tf
 from keras import tree
 
+from keras_lwsam._engines import batches
+
 
 def number():
     """Which replica this is, known when its program is traced."""
@@ -96,3 +98,25 @@ def all_gather(tensor):
     # What comes from outside the step is on no device yet, as it must be here.
     placed = tf.identity(tensor)
     return tf.distribute.get_replica_context().all_gather(placed, axis=0)
+
+
+def gathered(batch):
+    """The batches of all replicas as one."""
+    return tree.map_structure(
+        lambda part: None if part is None else all_gather(part), batch
+    )
+
+
+def part_of(batch, indices):
+    """What this replica evaluates of some samples of the global batch.
+
+    Args:
+        batch: That of this replica.
+        indices: Vector of positions in the global batch.
+
+    Returns:
+        A batch, and its share of the samples.
+    """
+    taken = batches.take(gathered(batch), indices)
+    count = tf.distribute.get_strategy().num_replicas_in_sync
+    return batches.part(taken, count, int(number()))

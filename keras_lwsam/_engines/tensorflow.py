@@ -134,7 +134,7 @@ class TensorFlowEngine:
         """
         self._agrees = (
             self._replicas % 2 == 0
-            and halves.are_dense(passes)
+            and all(batches.are_dense(batch) for batch, _ in passes)
             and _keras.has_metrics_of_keras(self._network)
         )
 
@@ -146,6 +146,14 @@ class TensorFlowEngine:
         if self._agrees:
             return halves.side_by_side(gradients, passes)
         return [gradients(batch, at) for batch, at in passes]
+
+    def pools(self, batch):
+        """Whether samples are chosen among those of all replicas."""
+        return (
+            self._synchronize
+            and self._replicas > 1
+            and batches.are_dense(batch)
+        )
 
     def _pass(self, batch, at, wrt, options):
         """An `Evaluation` whose gradients are those of the scaled loss."""
@@ -170,6 +178,8 @@ class TensorFlowEngine:
                     tape.watch(outputs)
                 with guard:
                     loss = self._loss(x, y, predictions, sample_weight, options)
+            if options.share is not None:
+                loss = loss * (options.share * self._replicas)
             scaled_loss = self._optimizer.scale_loss(loss)
         leaves = [scope.leaves[index] for index in wrt]
         sources = [leaves]
@@ -186,7 +196,7 @@ class TensorFlowEngine:
             assignments=list(scope.assignments.values()),
         )
         if options.sample_losses:
-            return self._with_samples(evaluation, *of_samples)
+            return self._with_samples(evaluation, *of_samples, options.share)
         return evaluation
 
     def _loss(self, x, y, predictions, sample_weight, options):
@@ -201,7 +211,7 @@ class TensorFlowEngine:
         loss = options.loss(x, y, predictions, sample_weight)
         return loss / self._replicas if self._replicas > 1 else loss
 
-    def _with_samples(self, evaluation, of_weights, of_outputs):
+    def _with_samples(self, evaluation, of_weights, of_outputs, share):
         """The evaluation with the losses and slopes of its samples.
 
         A loss that is the mean of weighted losses of samples has n times their
@@ -210,7 +220,10 @@ class TensorFlowEngine:
         if of_weights is None or not any(g is not None for g in of_outputs):
             raise ValueError(_keras.NO_SAMPLE_LOSSES)
         unit = tf.cast(tf.shape(of_weights)[0], "float32")
-        unit = unit * self._replicas / self._loss_scale
+        if share is None:
+            unit = unit * self._replicas / self._loss_scale
+        else:
+            unit = tf.math.divide_no_nan(unit / self._loss_scale, share)
         squares = [
             tf.reduce_sum(
                 tf.square(tf.cast(g, "float32")), list(range(1, len(g.shape)))
@@ -305,7 +318,7 @@ class TensorFlowEngine:
         scaled = [
             self._scale(gradients[position[id(v)]], v.dtype) for v in variables
         ]
-        if self._replicas > 1 and tf.is_tensor(self._loss_scale):
+        if is_finite is not None and tf.is_tensor(self._loss_scale):
             scaled = all_or_none(scaled, is_finite)
         guard = contextlib.nullcontext()
         if self._agrees:

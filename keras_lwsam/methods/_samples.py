@@ -7,8 +7,14 @@ from keras import ops
 
 
 def largest(scores, count):
-    """Positions of the `count` largest scores, in the order of the batch."""
-    order = ops.argsort(-ops.cast(scores, "float32"))
+    """Positions of the `count` largest scores, in the order of the batch.
+
+    What is not a number is the largest: sorting knows no place for it, and a
+    sample that has overflowed must not go unnoticed.
+    """
+    scores = ops.cast(scores, "float32")
+    scores = ops.where(ops.isnan(scores), float("inf"), scores)
+    order = ops.argsort(-scores)
     return ops.sort(order[:count])
 
 
@@ -23,20 +29,24 @@ def drawn(weights, count, seed):
     return largest(logarithms / weights, count)
 
 
-def share_of(step, share):
-    """`max(1, int(share * n))` of the n samples of the step's batch."""
-    size = step.batch_size
+def size(scores):
+    """How many there are: an int where it is known, else a tensor."""
+    known = scores.shape[0]
+    return ops.shape(scores)[0] if known is None else known
+
+
+def share_of(size, share):
+    """`max(1, int(share * n))` of n samples."""
     if isinstance(size, int):
         return max(1, int(share * size))
     exact = share * ops.cast(size, "float64")
     return ops.maximum(1, ops.cast(ops.floor(exact), "int32"))
 
 
-def count_of(step, name, share_or_count):
-    """The same for a share in (0, 1], or a number that the batch must have."""
+def count_of(step, size, name, share_or_count):
+    """The same for a share in (0, 1], or a number of which there must be."""
     if isinstance(share_or_count, float):
-        return share_of(step, share_or_count)
-    size = step.batch_size
+        return share_of(size, share_or_count)
     step.require(
         share_or_count <= size,
         f"The batch is smaller than the subset that `{name}` asks for. Give a "

@@ -66,9 +66,9 @@ class ESAM(Method):
         suffering = step
         if selects:
             after = step.gradients(at=at, wrt=(), sample_losses=True)
-            increase = after.sample_losses - clean.sample_losses
-            count = _samples.share_of(step, self.gamma)
-            suffering = step.taking(_samples.largest(increase, count))
+            increase = step.pooled(after.sample_losses - clean.sample_losses)
+            count = _samples.share_of(_samples.size(increase), self.gamma)
+            suffering = step.sharing(_samples.largest(increase, count))
         sharp = suffering.gradients(at=at, wrt=step.weights)
         loss = after.loss if selects else sharp.loss
         known = restrict(clean.gradients, step.selected)

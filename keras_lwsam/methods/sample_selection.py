@@ -58,11 +58,10 @@ class KSAM(TwoGradientMethod):
     def update(self, step):
         if _samples.is_whole(self.k):
             return super().update(step)
-        count = _samples.count_of(step, "k", self.k)
         whole = step.gradients(at=step.values, wrt=(), sample_losses=True)
-        return super().update(
-            step.taking(_samples.largest(whole.sample_losses, count))
-        )
+        losses = step.pooled(whole.sample_losses)
+        count = _samples.count_of(step, _samples.size(losses), "k", self.k)
+        return super().update(step.sharing(_samples.largest(losses, count)))
 
 
 @register
@@ -130,12 +129,11 @@ class AUSAM(TwoGradientMethod):
     def update(self, step):
         if _samples.is_whole(self.share):
             return super().update(step)
-        examples = identify(step.batch[0])
-        weights = self.means(step.state, examples)
-        count = _samples.share_of(step, self.share)
+        weights = self.means(step.state, step.pooled(identify(step.batch[0])))
+        count = _samples.share_of(_samples.size(weights), self.share)
         chosen = _samples.drawn(weights, count, step.seed())
         step.gradients(at=step.values, wrt=())
-        part = step.taking(chosen)
+        part = step.sharing(chosen)
         clean = part.gradients(
             at=step.values, wrt=step.ascent, sample_losses=True
         )
@@ -144,14 +142,15 @@ class AUSAM(TwoGradientMethod):
             at=displaced(step, epsilon), wrt=step.weights, sample_losses=True
         )
         rises = ops.abs(sharp.sample_losses - clean.sample_losses)
-        used = ops.take(examples, chosen)
+        used = step.pooled(identify(part.batch[0]))
+        ones = part.presence * ops.ones_like(rises)
         return Update(
             gradients=sharp.gradients,
             state={
-                "totals": added(step.state["totals"], used, rises),
-                "counts": added(
-                    step.state["counts"], used, ops.ones_like(rises)
+                "totals": added(
+                    step.state["totals"], used, step.pooled(ones * rises)
                 ),
+                "counts": added(step.state["counts"], used, step.pooled(ones)),
             },
             sharpness=sharp.loss - clean.loss,
             gradient_norm=global_norm(restrict(clean.gradients, step.selected)),

@@ -152,12 +152,14 @@ class FisherSparseSAM(_SparseSAM):
     def source(self, step):
         """The step on the samples that are measured."""
         if self.samples is None:
-            return step
+            return step.whole
         return step.on((*self.samples, None))
 
     def count(self, step):
         """How many of them; an error if there are too few."""
-        return _samples.count_of(step, "num_samples", self.num_samples)
+        return _samples.count_of(
+            step, step.batch_size, "num_samples", self.num_samples
+        )
 
     def measure(self, step):
         """The state with the mask at the updated weights."""
@@ -263,7 +265,8 @@ class DynamicSparseSAM(_SparseSAM):
         seed = step.seed()
 
         def new():
-            return _masks.at_random(old, self.kept, self.pattern, seed)
+            masks = _masks.at_random(old, self.kept, self.pattern, seed)
+            return combine(lambda o, m: ops.cast(m, o.dtype), old, masks)
 
         if step.phase == "first":
             return new()

@@ -1,0 +1,184 @@
+"""SAMPa's two gradients, each on half of the replicas."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_lwsam import LWSAMModel
+from keras_lwsam._engines import halves
+from tests.support import (
+    assert_close,
+    assert_equal,
+    convolutional_network,
+    cross_entropy,
+    dense_network,
+    image_data,
+    mirrored,
+    momentum_sgd,
+    replicas,
+    weights_of,
+)
+
+DATA = image_data(44)
+
+
+def train(strategy, epochs=2, network=convolutional_network, **options):
+    """All weights and logs; the last batch is smaller than the others."""
+    keras.utils.set_random_seed(3)
+    with strategy.scope():
+        model = LWSAMModel(network(), "sampa", layers="all")
+        model.compile(
+            momentum_sgd(weight_decay=1e-3),
+            cross_entropy(),
+            metrics=["accuracy"],
+            **options,
+        )
+    history = model.fit(
+        *DATA, batch_size=16, epochs=epochs, shuffle=False, verbose=0
+    ).history
+    return model, history
+
+
+@pytest.fixture
+def halved(monkeypatch):
+    """How often the replicas shared the two gradients among them."""
+    calls = []
+
+    def side_by_side(*arguments):
+        calls.append(arguments)
+        return halves_of(*arguments)
+
+    halves_of = halves.side_by_side
+    monkeypatch.setattr(halves, "side_by_side", side_by_side)
+    return calls
+
+
+@pytest.mark.parametrize("mode", ["graph", "eager"])
+def test_two_replicas_are_one_device(mode, halved):
+    """BatchNorm and dropout included: each sees a whole batch."""
+    options = {"run_eagerly": mode == "eager"}
+    one, logs = train(tf.distribute.get_strategy(), run_eagerly=True)
+    assert not halved
+    strategy = replicas(2) if mode == "eager" else mirrored()
+    two, mirrored_logs = train(strategy, **options)
+    assert halved
+    assert_close(weights_of(two), weights_of(one), 1e-6)
+    for name, values in logs.items():
+        np.testing.assert_allclose(mirrored_logs[name], values, rtol=1e-4)
+
+
+def test_the_logs_of_every_step_are_those_of_one_device():
+    seen = []
+    for strategy in (tf.distribute.get_strategy(), replicas(2)):
+        with strategy.scope():
+            model = LWSAMModel(convolutional_network(), "sampa", layers="all")
+            model.compile(
+                momentum_sgd(),
+                cross_entropy(),
+                metrics=["accuracy"],
+                run_eagerly=True,
+            )
+        found = []
+        watch = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, kept=found: kept.append(
+                {name: float(value) for name, value in logs.items()}
+            )
+        )
+        model.fit(
+            *DATA, batch_size=16, shuffle=False, verbose=0, callbacks=[watch]
+        )
+        seen.append(found)
+    for one, two in zip(*seen, strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+
+
+def test_three_replicas_make_both(halved):
+    data = np.random.default_rng(0).normal(size=(12, 10)), np.arange(12) % 4
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), replicas(3)):
+        with strategy.scope():
+            model = LWSAMModel(dense_network(), "sampa", layers="all")
+            model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+        model.fit(*data, batch_size=6, epochs=2, shuffle=False, verbose=0)
+        weights.append(weights_of(model.model))
+    assert not halved
+    assert_close(*weights, 1e-5)
+
+
+def test_one_all_reduce_of_gradients(monkeypatch):
+    """Not one for each gradient, one for the optimizer, one for the memory."""
+    strategy = replicas(2)
+    sizes = []
+
+    def watch(name, values_of):
+        original = getattr(strategy.extended, name)
+
+        def counting(reduction, values, *arguments, **options):
+            own = [v.values[0] for v in tf.nest.flatten(values_of(values))]
+            sizes.append(sum(int(np.prod(v.shape)) for v in own))
+            return original(reduction, values, *arguments, **options)
+
+        monkeypatch.setattr(strategy.extended, name, counting)
+
+    # The first step of all takes the measure of a batch.
+    model, _ = train(strategy, epochs=1, run_eagerly=True)
+    watch("_reduce_to", lambda values: values)
+    watch("_batch_reduce_to", lambda pairs: [value for value, _ in pairs])
+    model.fit(*DATA, batch_size=16, verbose=0)
+    gradients = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    large = [size for size in sizes if size > gradients / 2]
+    assert large == [2 * gradients] * 3
+
+
+def test_an_overflow_on_one_half_skips_the_step_on_both():
+    keras.config.set_dtype_policy("mixed_float16")
+    strategy = replicas(2)
+    with strategy.scope():
+        # Nothing bounds what comes out of it.
+        network = dense_network(sizes=(10, 4))
+        model = LWSAMModel(network, "sampa", layers="all")
+        model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+    x = np.random.default_rng(0).normal(size=(24, 10)).astype("float32")
+    y = np.arange(24) % 4
+    model.fit(x[:8], y[:8], batch_size=8, verbose=0)
+    before = weights_of(model.model)
+    memory = [v.numpy() for v in model._state.variables[5:]]
+    scale = model.optimizer.dynamic_scale.numpy()
+    x[8:16] = 6e4
+    model.fit(x[8:16], y[8:16], batch_size=8, verbose=0)
+    assert_equal(weights_of(model.model), before)
+    assert_equal([v.numpy() for v in model._state.variables[5:]], memory)
+    assert model.optimizer.dynamic_scale.numpy() == scale / 2
+    for variable in model.trainable_variables:
+        one, other = variable.value.values
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+class OwnMetrics(keras.Sequential):
+    """Counts its metrics in a way of its own."""
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+
+def test_a_network_with_metrics_of_its_own_makes_both_everywhere(halved):
+    def network():
+        keras.utils.set_random_seed(0)
+        return OwnMetrics([keras.Input((10,)), keras.layers.Dense(4)])
+
+    data = np.random.default_rng(0).normal(size=(12, 10)), np.arange(12) % 4
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), replicas(2)):
+        with strategy.scope():
+            model = LWSAMModel(network(), "sampa", layers="all")
+            model.compile(
+                momentum_sgd(),
+                cross_entropy(),
+                metrics=["accuracy"],
+                run_eagerly=True,
+            )
+        model.fit(*data, batch_size=6, epochs=2, shuffle=False, verbose=0)
+        weights.append(weights_of(model.model))
+    assert not halved
+    assert_close(*weights, 1e-5)

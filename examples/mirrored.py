@@ -3,9 +3,10 @@
 Trains a small network twice from the same weights, on one device and on all of
 them under `tf.distribute.MirroredStrategy`, and prints how far the weights have
 come apart. With `--sync` (the default) all replicas climb the gradient of the
-whole batch and the two runs agree up to rounding; with `--no-sync` each climbs
+whole batch and the two runs agree up to rounding, which training amplifies
+(`--policy float64` shows that it is nothing else); with `--no-sync` each climbs
 its own, as in the SAM paper, and the runs differ. The network has no BatchNorm,
-whose statistics are each replica's own.
+whose statistics are each replica's own, and no batch is a smaller one.
 
 Without GPUs the devices are logical ones of the processor: that shows that
 training is the same, not that it is faster.
@@ -48,6 +49,15 @@ def find_devices(wanted):
         if known < count:
             sys.exit(f"--devices {count}: there are {known} by now.")
     return [f"CPU:{i}" for i in range(count)]
+
+
+def mirror(devices):
+    """A replica on each device."""
+    reduction = None
+    if devices[0].startswith("CPU"):
+        # Parts of one processor have nothing to send to each other.
+        reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(devices, reduction)
 
 
 def train(strategy, data, args):
@@ -107,6 +117,12 @@ def parse(arguments=None):
         default=True,
         help="whether all replicas climb the gradient of the whole batch",
     )
+    parser.add_argument(
+        "--policy",
+        default="float32",
+        help="Keras dtype policy, such as float64 or mixed_float16 "
+        "(default: %(default)s)",
+    )
     add_training_arguments(parser, epochs=3, batch_size=64)
     args = parser.parse_args(arguments)
     is_count = args.devices.isdigit() and int(args.devices) > 0
@@ -119,12 +135,17 @@ def main(arguments=None):
     """Trains on one device and on several, and compares."""
     args = parse(arguments)
     devices = find_devices(args.devices)
-    data = load(args.data)
+    keras.config.set_dtype_policy(args.policy)
+    (x, y), test = load(args.data)
+    # Replicas count alike: a batch that they cannot share evenly would be
+    # another mean than on one device, as in plain Keras.
+    whole = len(x) // args.batch_size * args.batch_size
+    data = (x[:whole], y[:whole]), test
     kind = "GPUs" if devices[0].startswith("GPU") else "logical CPU devices"
     print(f"Devices: {', '.join(devices)} ({len(devices)} {kind})")
     one, text = train(tf.distribute.OneDeviceStrategy(devices[0]), data, args)
     print(f"One device:  {text}")
-    several, text = train(tf.distribute.MirroredStrategy(devices), data, args)
+    several, text = train(mirror(devices), data, args)
     print(f"{len(devices)} replicas:  {text}")
     difference = max(
         float(np.abs(a - b).max()) for a, b in zip(one, several, strict=True)

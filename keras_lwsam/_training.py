@@ -27,7 +27,7 @@ class Training:
         adaptation: The `Adaptation` of the selection.
         state: The `State`.
         batches: How batches are turned into arrays and back: with functions
-            `to_arrays(batch)` and `from_arrays(arrays, like)`.
+            `to_arrays(batch)` and `from_arrays(arrays, like, strategy)`.
 
     Attributes:
         clock: The `Clock` before the next step.
@@ -78,6 +78,7 @@ class Training:
             make_step: Function without arguments to a newly compiled step.
         """
         compiled = CompiledSteps(make_step)
+        strategy = _keras.distribute_strategy(model)
 
         def take(iterator, count):
             variant = self.variant(self.clock)
@@ -95,7 +96,8 @@ class Training:
                     if logs is None:
                         raise
                     break
-                logs = take(iter([self._with_previous(batch)]), 1)
+                pair = self._with_previous(batch, strategy)
+                logs = take(iter([pair]), 1)
             return logs
 
         def train_function(iterator):
@@ -111,14 +113,14 @@ class Training:
 
         return train_function
 
-    def _with_previous(self, batch):
+    def _with_previous(self, batch, strategy):
         if not self.feeds_previous_batch:
             return batch
         previous, self._previous = self._previous, batch
         if previous is None:
             previous = batch
         elif isinstance(previous, dict):
-            previous = self._batches.from_arrays(previous, batch)
+            previous = self._batches.from_arrays(previous, batch, strategy)
         return BatchPair(batch, previous)
 
     def batches_of(self, data) -> BatchPair:

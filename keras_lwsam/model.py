@@ -165,12 +165,6 @@ class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
         self.trace_count = 0
         self._engine_class = engine_class
         self._adaptation = adaptation
-        self._weights_of_network = [
-            weight for layer in all_layers for weight in layer.weights
-        ]
-        self._layer_of = [
-            layer.layer for layer in all_layers for _ in layer.weights
-        ]
         self._state = State(
             self.add_weight,
             len(self._weights_of_network),
@@ -202,6 +196,18 @@ class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
         if squared_norms is None:
             squared_norms = np.zeros(len(self._weights_of_network))
         return self._by_path(squared_norms)
+
+    # Not attributes: Keras would track them before the network, and order the
+    # variables of the wrapper, and so those of its optimizer, another way.
+    @property
+    def _weights_of_network(self):
+        layers = self._adaptation.all_layers
+        return [weight for layer in layers for weight in layer.weights]
+
+    @property
+    def _layer_of(self):
+        layers = self._adaptation.all_layers
+        return [layer.layer for layer in layers for _ in layer.weights]
 
     def _by_path(self, squared_norms):
         norms = _layers.gradient_norms(self._adaptation.layers, squared_norms)
@@ -268,7 +274,8 @@ class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
                 value = ops.cast(0.0 if value is None else value, "float32")
                 known = ops.logical_and(is_finite, ops.isfinite(value))
                 metric.update_state(ops.where(known, value, 0.0))
-        self._state.advance()
+        with engine.after(counted.loss):
+            self._state.advance()
         reported = {name: m.result() for name, m in self._reported.items()}
         return {**self._log(counted, batch), **reported}
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from benchmarks import operations
 from keras_lwsam import LWSAMModel, methods, schedules
-from keras_lwsam.step import Step
+from keras_lwsam._engines.tensorflow import TensorFlowEngine
 from tests.cases import CASES
 from tests.support import cross_entropy, momentum_sgd
 
@@ -109,13 +109,13 @@ def test_the_gradients_of_sampa_do_not_wait_for_each_other(
     name, waits, monkeypatch
 ):
     """Neither depends on the other, so both may run at the same time."""
-    evaluations, gradients = [], Step.gradients
+    evaluations, gradients = [], TensorFlowEngine.gradients
 
     def recorded(*args, **kwargs):
         evaluations.append(gradients(*args, **kwargs))
         return evaluations[-1]
 
-    monkeypatch.setattr(Step, "gradients", recorded)
+    monkeypatch.setattr(TensorFlowEngine, "gradients", recorded)
     model = model_of(CASES[name].make())
     model.train_on_batch(X, Y)
     one, other = (e.gradients[-1] for e in evaluations)

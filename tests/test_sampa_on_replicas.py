@@ -182,3 +182,35 @@ def test_a_network_with_metrics_of_its_own_makes_both_everywhere(halved):
         weights.append(weights_of(model.model))
     assert not halved
     assert_close(*weights, 1e-5)
+
+
+@pytest.mark.parametrize("strategy", [None, 2], ids=["one", "two"])
+def test_it_goes_on_with_the_batch_of_the_step_before(strategy, tmp_path):
+    """Which is saved for each replica."""
+    data = np.random.default_rng(0).normal(size=(12, 10)), np.arange(12) % 4
+    scope = tf.distribute.get_strategy() if strategy is None else replicas(2)
+
+    def make():
+        with scope.scope():
+            model = LWSAMModel(dense_network(), "sampa", layers="all")
+            model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+            model.optimizer.build(model.trainable_variables)
+        return model
+
+    def fit(model, begin, end):
+        model.fit(
+            *data,
+            batch_size=6,
+            initial_epoch=begin,
+            epochs=end,
+            shuffle=False,
+            verbose=0,
+        )
+
+    whole, part, again = make(), make(), make()
+    fit(whole, 0, 2)
+    fit(part, 0, 1)
+    part.save_weights(tmp_path / "run.weights.h5")
+    again.load_weights(tmp_path / "run.weights.h5")
+    fit(again, 1, 2)
+    assert_equal(weights_of(again), weights_of(whole))

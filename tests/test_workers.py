@@ -102,13 +102,17 @@ def test_two_workers_equal_one_by_every_method(tmp_path):
 
 
 def test_a_killed_worker_is_started_again_and_training_goes_on(tmp_path):
-    """The example, of which a worker is killed, against one device."""
+    """The example, of which a worker is killed, against one device.
+
+    SAMPa has it all to lose: a gradient, and a batch that each worker has.
+    """
     output = tmp_path / "run"
     command = [
         sys.executable,
         str(ROOT / "examples" / "multi_worker.py"),
-        *["--workers", "2", "--epochs", "4", "--layers", "conv1"],
-        *["--method", "gsam", "--batch-size", "256", "--output", str(output)],
+        *["--workers", "2", "--epochs", "4", "--method", "sampa"],
+        *["--layers", "all", "--batch-size", "256", "--learning-rate", "0.01"],
+        *["--output", str(output)],
     ]
     process = subprocess.Popen(
         command,
@@ -138,14 +142,13 @@ def test_a_killed_worker_is_started_again_and_training_goes_on(tmp_path):
 
     (x, y), _ = small_task.load(None)
     keras.utils.set_random_seed(0)
-    with mirrored().scope():
-        network = small_task.build_network(x.shape[1:], 10)
-        model = LWSAMModel(network, "gsam", layers="conv1")
-        small_task.compiled(model, 0.1)
+    network = small_task.build_network(x.shape[1:], 10)
+    model = LWSAMModel(network, "sampa", layers="all")
+    small_task.compiled(model, 0.01)
     logs = model.fit(
         x, y, batch_size=256, epochs=4, shuffle=False, verbose=0
     ).history
     np.testing.assert_allclose(losses, logs["loss"], rtol=1e-3)
     with np.load(output / "weights.npz") as saved:
         for value, name in zip(network.get_weights(), saved.files, strict=True):
-            np.testing.assert_allclose(saved[name], value, rtol=0, atol=1e-4)
+            np.testing.assert_allclose(saved[name], value, rtol=0, atol=1e-3)

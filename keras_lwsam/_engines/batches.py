@@ -96,20 +96,28 @@ def to_arrays(batch) -> dict:
     }
 
 
-def from_arrays(arrays, like):
-    """The batch of `to_arrays`, in the structure of another batch."""
+def from_arrays(arrays, like, strategy):
+    """The batch of `to_arrays`, in the structure of another batch.
+
+    Args:
+        arrays: What `to_arrays` gave.
+        like: The other batch.
+        strategy: The `tf.distribute` strategy that it is distributed by.
+    """
 
     def part(i, example):
         if example is None:
             return None
         if not isinstance(example, tf.distribute.DistributedValues):
             return tf.convert_to_tensor(arrays[f"{i}_0"])
-        strategy = tf.distribute.get_strategy()
-        return strategy.experimental_distribute_values_from_function(
-            lambda replica: tf.convert_to_tensor(
-                arrays[f"{i}_{replica.replica_id_in_sync_group}"]
-            )
-        )
+        here = len(_local(example))
+
+        def value(context):
+            # Those of other workers are in files of theirs.
+            place = context.replica_id_in_sync_group % here
+            return tf.convert_to_tensor(arrays[f"{i}_{place}"])
+
+        return strategy.experimental_distribute_values_from_function(value)
 
     known = {name.split("_")[0] for name in arrays}
     present = [

@@ -23,6 +23,7 @@ from keras_lwsam._engines.passes import (
     require,
 )
 from keras_lwsam._engines.variables import (
+    after,
     give_back,
     inactive,
     moved,
@@ -254,6 +255,7 @@ class TensorFlowEngine:
     mean_over_replicas = staticmethod(replicas.mean)
     is_tracing = staticmethod(replicas.is_tracing)
     require = staticmethod(require)
+    after = staticmethod(after)
 
     def repeat(self, times, body, initial):
         """`body(index, tensors)` some times over, in a loop of the graph."""
@@ -321,7 +323,10 @@ class TensorFlowEngine:
         if is_finite is not None and tf.is_tensor(self._loss_scale):
             scaled = all_or_none(scaled, is_finite)
         guard = contextlib.nullcontext()
-        if self._agrees:
+        if self._agrees or self._replicas == 1:
+            # On one replica there is nothing to reduce; and TensorFlow would
+            # keep the graph of each compiled step for good, as it keeps those
+            # with custom gradients, of which its all-reduce is one.
             guard = _keras.already_reduced(self._optimizer)
         with guard:
             self._optimizer.apply(scaled, variables)

@@ -5,6 +5,15 @@ import tensorflow as tf
 from keras_lwsam import _keras
 
 
+def after(tensor):
+    """A context whose assignments wait for a tensor.
+
+    Data end, or raise, inside a compiled step; what does not depend on a batch
+    may happen nevertheless.
+    """
+    return tf.control_dependencies([tensor])
+
+
 def write_all(pairs):
     """Assigns tensors to variables, on every replica its own."""
 

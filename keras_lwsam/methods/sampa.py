@@ -83,8 +83,13 @@ class SAMPa(Method):
             self.interpolation,
             at_y.gradients,
         )
+        # The batch before may be what ended an earlier training. (An overflow
+        # of the gradient alone is left for a loss scale to notice.)
+        is_alone = ops.logical_or(
+            is_first, ops.logical_not(ops.all(ops.isfinite(at_x.loss)))
+        )
         return Update(
-            gradients=choose(is_first, at_y.gradients, mixed),
+            gradients=choose(is_alone, at_y.gradients, mixed),
             state={"gradient": overlay(at_y_before, at_y.gradients)},
         )
 

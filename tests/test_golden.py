@@ -74,12 +74,24 @@ def assert_at(t, model, golden):
         )
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-@pytest.mark.parametrize("name", RUNS)
+# What takes time is to compile: the others when all is wanted.
+COMPILED = ("sam", "look_sam", "ssam_f_clean")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        pytest.param(name, mode, marks=pytest.mark.exhaustive)
+        if mode == "xla" and name not in COMPILED
+        else (name, mode)
+        for name in RUNS
+        for mode in MODES
+    ],
+)
 def test_official_trajectory(name, mode):
     golden = load(name)
     layers = LAYERS.get(name, "all")
-    model = model_of(name, golden, RUNS[name](), layers, **mode)
+    model = model_of(name, golden, RUNS[name](), layers, **MODES[mode])
     for t in range(6):
         if name == "ssam_f_clean" and t % 3 == 0:
             # Two epochs of three batches.

@@ -49,7 +49,8 @@ def train(model, steps=3, optimizer=None, **mode):
     "policy",
     [
         "mixed_float16",
-        "bfloat16",
+        # Every method does, in tests/test_precision_of_methods.py.
+        pytest.param("bfloat16", marks=pytest.mark.exhaustive),
         pytest.param("mixed_bfloat16", marks=pytest.mark.exhaustive),
         pytest.param("float64", marks=pytest.mark.exhaustive),
     ],

@@ -52,7 +52,7 @@ def counts(name, way, xla):
     [
         ("resnet20", False),
         ("vit", False),
-        ("resnet20", True),
+        pytest.param("resnet20", True, marks=pytest.mark.exhaustive),
         pytest.param("bert", False, marks=pytest.mark.exhaustive),
         pytest.param("vit", True, marks=pytest.mark.exhaustive),
         pytest.param("bert", True, marks=pytest.mark.exhaustive),
@@ -77,7 +77,14 @@ def test_random_draws_are_those_of_one_pass(name, way):
     assert counts(name, way, False)["random"] == plain
 
 
-@pytest.mark.parametrize("way", ["rho0", "sam", "tenth"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("rho0", marks=pytest.mark.exhaustive),
+        pytest.param("sam", marks=pytest.mark.exhaustive),
+        "tenth",
+    ],
+)
 def test_random_draws_are_those_of_one_pass_in_xla(way):
     """The generator's bit operations; fusions may repeat a few of them."""
     plain = counts("resnet20", "plain", True)["random"]

@@ -84,9 +84,7 @@ CASES = {
             case,
             id=name,
             # What these add is small.
-            marks=[pytest.mark.exhaustive]
-            if name in ("kernels", "all norms", "random")
-            else [],
+            marks=[pytest.mark.exhaustive] if name != "default" else [],
         )
         for name, case in CASES.items()
     ],

@@ -11,14 +11,14 @@ def side_by_side(gradients, passes):
 
     The first half of the replicas makes the first pass, on the whole of its
     batch, and the other half the other. One all-reduce tells everyone both
-    gradients.
+    losses and gradients.
 
     Args:
         gradients: Function `(batch, at)` to the `Evaluation` of this replica.
         passes: Two `(batch, at)` pairs.
 
     Returns:
-        Two `Evaluation`s, whose gradients are those of the global batches.
+        Two `Evaluation`s, with the losses and gradients of the global batches.
     """
     context = tf.distribute.get_replica_context()
     half = context.num_replicas_in_sync // 2
@@ -28,16 +28,16 @@ def side_by_side(gradients, passes):
     made = gradients(part, passes[mine][1])
     own = scale(made.gradients, share)
     present = [i for i, g in enumerate(own) if g is not None]
-    sent = [tf.zeros_like(own[i]) for i in present] * 2
-    begin = mine * len(present)
-    sent[begin : begin + len(present)] = [own[i] for i in present]
+    told = [own[i] for i in present] + [share * made.loss]
+    nothing = [tf.zeros_like(tensor) for tensor in told]
+    sent = told + nothing if mine == 0 else nothing + told
     reduced = context.all_reduce("SUM", sent)
     results = []
-    for of_all in (reduced[: len(present)], reduced[len(present) :]):
+    for *of_all, loss in (reduced[: len(told)], reduced[len(told) :]):
         gradients = [None] * len(own)
         for i, gradient in zip(present, of_all, strict=True):
             gradients[i] = gradient
-        results.append(made._replace(gradients=gradients))
+        results.append(made._replace(loss=loss, gradients=gradients))
     is_first = mine == 0
     results[0] = results[0]._replace(
         batch=part,

@@ -1,6 +1,7 @@
 """Two passes at the same time, each made by half of the replicas."""
 
 import tensorflow as tf
+from keras import tree
 
 from keras_lwsam._engines import batches, replicas
 from keras_lwsam._tensors import scale
@@ -23,7 +24,7 @@ def side_by_side(gradients, passes):
     context = tf.distribute.get_replica_context()
     half = context.num_replicas_in_sync // 2
     mine, place = divmod(int(replicas.number()), half)
-    whole = [replicas.gathered(batch) for batch, _ in passes]
+    whole = _gathered([batch for batch, _ in passes])
     part, share = batches.part(whole[mine], half, place)
     made = gradients(part, passes[mine][1])
     own = scale(made.gradients, share)
@@ -45,6 +46,20 @@ def side_by_side(gradients, passes):
         assignments=_of_first_half(made.assignments, is_first),
     )
     return results
+
+
+def _gathered(several):
+    """Global batches, from those of this replica.
+
+    None of them is there before all are: a replica that began to compute before
+    it had handed out what the other half needs would let that half wait.
+    """
+    whole = [replicas.gathered(batch) for batch in several]
+    handed_out = [part for part in tree.flatten(whole) if part is not None]
+    with tf.control_dependencies(handed_out):
+        return tree.map_structure(
+            lambda part: None if part is None else tf.identity(part), whole
+        )
 
 
 def _of_first_half(assignments, is_first):

@@ -40,6 +40,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     Raises:
         TypeError: If an argument has the wrong type.
+        ValueError: If `backup_dir` is empty.
         RuntimeError: When `fit` begins, if only some workers have backups.
 
     Example:
@@ -67,9 +68,13 @@ class BackupAndRestore(keras.callbacks.Callback):
                 "`backup_dir` must be the path of a directory. "
                 "Received: backup_dir=None"
             )
-        self.backup_dir = pathlib.Path(
-            _arguments.path("backup_dir", backup_dir)
-        )
+        # An empty path would be the directory where Python was started.
+        if not os.fspath(_arguments.path("backup_dir", backup_dir)):
+            raise ValueError(
+                "`backup_dir` must be the path of a directory. "
+                "Received: backup_dir=''"
+            )
+        self.backup_dir = pathlib.Path(backup_dir)
         _arguments.boolean("delete_checkpoint", delete_checkpoint)
         self.delete_checkpoint = delete_checkpoint
 

@@ -13,11 +13,12 @@ import csv
 import json
 import os
 import pathlib
-import socket
 import statistics
 import subprocess
 import sys
 import time
+
+from examples.multi_worker import free_ports
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -105,14 +106,7 @@ def work(args):
 def start(args):
     """Starts both processes and waits for them."""
     args.out.mkdir(parents=True, exist_ok=True)
-    sockets = [socket.socket() for _ in range(2)]
-    for each in sockets:
-        each.bind(("localhost", 0))
-    cluster = {
-        "worker": [f"localhost:{each.getsockname()[1]}" for each in sockets]
-    }
-    for each in sockets:
-        each.close()
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
     processes = []
     for index in range(2):
         task = {"type": "worker", "index": index}

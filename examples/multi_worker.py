@@ -6,7 +6,7 @@ dies; training goes on from the last epoch that all have backed up. (Try it:
 kill one.) With TF_CONFIG it is one of the workers: run it so on each machine of
 a cluster, with the TF_CONFIG of `tf.distribute.MultiWorkerMirroredStrategy`.
 
-Prints what the first worker logs and writes its epochs to epochs.csv, and its
+Prints what the first worker logs and writes its epochs to epochs.json, and its
 weights to weights.npz, in the directory `--output`.
 """
 
@@ -77,14 +77,18 @@ def work(args):
             network, args.method, rho=args.rho, layers=args.layers
         )
         compiled(model, args.learning_rate)
-    is_first = strategy.cluster_resolver.task_id == 0
+    cluster = strategy.cluster_resolver
+    has_chief = "chief" in cluster.cluster_spec().jobs
+    is_first = cluster.task_id == 0 and (
+        cluster.task_type == "chief" or not has_chief
+    )
     args.output.mkdir(parents=True, exist_ok=True)
     watchers = [callbacks.BackupAndRestore(args.output / "backup")]
     if is_first:
         print(f"{strategy.num_replicas_in_sync} replicas", flush=True)
-        watchers.append(
-            keras.callbacks.CSVLogger(args.output / "epochs.csv", append=True)
-        )
+        # In front: an epoch that is backed up is written down already, and
+        # one that is trained again replaces what was written of it.
+        watchers.insert(0, write_epochs(args.output / "epochs.json"))
     model.fit(
         x_train,
         y_train,
@@ -101,6 +105,21 @@ def work(args):
     if is_first:
         np.savez(args.output / "weights.npz", *network.get_weights())
         print(f"Test accuracy {result['accuracy']:.2%}", flush=True)
+
+
+def write_epochs(path):
+    """A callback that keeps the logs of all epochs in a file."""
+    import keras
+
+    known = json.loads(path.read_text()) if path.exists() else {}
+
+    def write(epoch, logs):
+        known[str(epoch)] = logs
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(known, indent=1))
+        os.replace(unfinished, path)
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=write)
 
 
 def free_ports(count):

@@ -165,7 +165,10 @@ def begin_at(model, epoch):
 
 def has_metrics_of_keras(network):
     """Whether its metrics are counted, and read, as `keras.Model` does."""
-    return type(network).compute_metrics is keras.Model.compute_metrics
+    return all(
+        getattr(type(network), name) is getattr(keras.Model, name)
+        for name in ("compute_metrics", "get_metrics_result", "metrics")
+    )
 
 
 @contextlib.contextmanager

@@ -96,8 +96,15 @@ class Training:
                     if logs is None:
                         raise
                     break
-                pair = self._with_previous(batch, strategy)
-                logs = take(iter([pair]), 1)
+                feeds = self.feeds_previous_batch
+                if feeds:
+                    given = BatchPair(batch, self._before(batch, strategy))
+                else:
+                    given = batch
+                logs = take(iter([given]), 1)
+                # Not that of a step which has raised.
+                if feeds:
+                    self._previous = batch
             return logs
 
         def train_function(iterator):
@@ -113,15 +120,11 @@ class Training:
 
         return train_function
 
-    def _with_previous(self, batch, strategy):
-        if not self.feeds_previous_batch:
-            return batch
-        previous, self._previous = self._previous, batch
-        if previous is None:
-            previous = batch
-        elif isinstance(previous, dict):
-            previous = self._batches.from_arrays(previous, batch, strategy)
-        return BatchPair(batch, previous)
+    def _before(self, batch, strategy):
+        """The batch before this one; in the first step, the same."""
+        if isinstance(self._previous, dict):
+            return self._batches.from_arrays(self._previous, batch, strategy)
+        return batch if self._previous is None else self._previous
 
     def batches_of(self, data) -> BatchPair:
         """The batches of a step, from what it is given."""

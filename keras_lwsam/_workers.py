@@ -29,10 +29,11 @@ def told_by_all(model, numbers) -> np.ndarray:
     return replicas.told_by_all(numbers, strategy)
 
 
-def worker_index(model) -> int:
-    """Which of the workers this process is; 0 where there is only one."""
+def worker_name(model) -> str:
+    """Which of the workers this process is; "worker_0" if there is only one."""
     resolver = getattr(model.distribute_strategy, "cluster_resolver", None)
-    return getattr(resolver, "task_id", None) or 0
+    kind = getattr(resolver, "task_type", None) or "worker"
+    return f"{kind}_{getattr(resolver, 'task_id', None) or 0}"
 
 
 def check_agreement(model, numbers):

@@ -289,11 +289,16 @@ class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
                 x, y, counted.predictions, sample_weight
             )
         else:
-            results = self.get_metrics_result()
-        if counted.weight == 1.0:
+            results = keras.tree.map_structure(
+                ops.zeros_like, self.get_metrics_result()
+            )
+        if counted.weight in (0.0, 1.0):
             return results
         # The mean over the replicas is that over those that count.
-        return {k: counted.weight * v for k, v in results.items()}
+        return keras.tree.map_structure(
+            lambda result: ops.cast(counted.weight, ops.dtype(result)) * result,
+            results,
+        )
 
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:

@@ -117,12 +117,11 @@ def test_a_plain_model(tmp_path):
     assert fit(model, 3, backup).epoch == [2]
 
 
-def told(monkeypatch, epochs):
-    """Lets there be another worker, with backups of so many epochs."""
+def told(monkeypatch, *epochs):
+    """Lets there be another worker, with backups from one epoch to another."""
 
     def tell(model, numbers):
-        other = [epochs] if len(numbers) == 1 else numbers
-        return np.array([numbers, other])
+        return np.array([numbers, epochs if len(numbers) == 2 else numbers])
 
     monkeypatch.setattr(_workers, "told_by_all", tell)
 
@@ -134,7 +133,7 @@ def test_workers_go_on_from_the_last_epoch_that_all_have(tmp_path, monkeypatch):
     first = weights_of(model.model)
     fit(model, 2, backup)
     assert_equal_not(weights_of(model.model), first)
-    told(monkeypatch, 1)
+    told(monkeypatch, 1, 1)
     seen = []
     watch = keras.callbacks.LambdaCallback(
         on_train_begin=lambda logs: seen.append(weights_of(model.model))
@@ -150,8 +149,8 @@ def assert_equal_not(actual, other):
 def test_workers_without_a_backup_are_refused(tmp_path, monkeypatch):
     model = build_dense(mode=EAGER)
     before = weights_of(model)
-    told(monkeypatch, 3)
-    with pytest.raises(RuntimeError, match=r"have none.*Received.*\[0, 3\]"):
+    told(monkeypatch, 2, 3)
+    with pytest.raises(RuntimeError, match=r"no epoch.*Received.*\[2, 3\]"):
         fit(model, 4, callbacks.BackupAndRestore(tmp_path))
     assert_equal(weights_of(model), before)
 
@@ -179,3 +178,22 @@ def test_workers_at_different_points_are_refused(monkeypatch):
 def test_wrong_arguments(arguments, error):
     with pytest.raises(error, match="Received"):
         callbacks.BackupAndRestore(**arguments)
+
+
+class Resolver:
+    """What `MultiWorkerMirroredStrategy` knows of the cluster."""
+
+    def __init__(self, task_type, task_id):
+        self.task_type, self.task_id = task_type, task_id
+
+
+def test_every_process_of_a_cluster_has_a_name_of_its_own(monkeypatch):
+    """A chief has the number of the first worker."""
+    model = build_dense(mode=EAGER)
+    assert _workers.worker_name(model) == "worker_0"
+    found = set()
+    for task in (("chief", 0), ("worker", 0), ("worker", 1), (None, None)):
+        strategy = type("Strategy", (), {"cluster_resolver": Resolver(*task)})
+        fake = type("Model", (), {"distribute_strategy": strategy})
+        found.add(_workers.worker_name(fake))
+    assert found == {"chief_0", "worker_0", "worker_1"}

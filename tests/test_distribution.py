@@ -196,6 +196,22 @@ def test_radius_zero_is_one_device():
     np.testing.assert_allclose(mirrored_logs["loss"], logs["loss"], rtol=1e-5)
 
 
+def test_replicas_split_batches_of_unequal_size_alike():
+    """Five samples are three and two, which are to be split into three."""
+    for synchronize in (True, False):
+        with replicas(2).scope():
+            model = LWSAMModel(
+                dense_network(),
+                "aesam",
+                layers="all",
+                num_batch_splits=3,
+                sync_perturbation=synchronize,
+            )
+            model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+        history = model.fit(X[:10], Y[:10], batch_size=5, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+
+
 def test_radius_zero_in_float16_is_fit():
     """Also where the loss is scaled and several replicas ask for overflows."""
     keras.config.set_dtype_policy("mixed_float16")

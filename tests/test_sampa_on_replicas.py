@@ -163,10 +163,18 @@ class OwnMetrics(keras.Sequential):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
 
-def test_a_network_with_metrics_of_its_own_makes_both_everywhere(halved):
+class OwnResults(keras.Sequential):
+    """Reads its metrics in a way of its own."""
+
+    def get_metrics_result(self):
+        return {**super().get_metrics_result(), "constant": 1.0}
+
+
+@pytest.mark.parametrize("kind", [OwnMetrics, OwnResults])
+def test_a_network_with_metrics_of_its_own_makes_both_everywhere(kind, halved):
     def network():
         keras.utils.set_random_seed(0)
-        return OwnMetrics([keras.Input((10,)), keras.layers.Dense(4)])
+        return kind([keras.Input((10,)), keras.layers.Dense(4)])
 
     data = np.random.default_rng(0).normal(size=(12, 10)), np.arange(12) % 4
     weights = []
@@ -240,3 +248,82 @@ def test_a_nan_batch_is_left_behind_by_all_replicas():
         ends.append(weights_of(model.model))
     assert all(np.isfinite(w).all() for w in ends[0])
     assert_close(*ends, 1e-5)
+
+
+def test_metrics_that_are_nothing_before_they_have_seen_a_sample():
+    """R2 of no samples is NaN; that half has no part in the logs."""
+    with replicas(2).scope():
+        network = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
+        model = LWSAMModel(network, "sampa", layers="all")
+        model.compile(
+            momentum_sgd(), "mse", metrics=["r2_score"], run_eagerly=True
+        )
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(
+            float(logs["r2_score"])
+        )
+    )
+    x = np.random.default_rng(0).normal(size=(12, 10))
+    model.fit(x, x[:, :1], batch_size=6, verbose=0, callbacks=[watch])
+    assert len(seen) == 2
+    assert np.isfinite(seen).all()
+
+
+def test_training_on_another_number_of_replicas_is_refused(tmp_path):
+    data = np.random.default_rng(0).normal(size=(12, 10)), np.arange(12) % 4
+    models = []
+    for count in (2, 3):
+        with replicas(count).scope():
+            model = LWSAMModel(dense_network(), "sampa", layers="all")
+            model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+            model.optimizer.build(model.trainable_variables)
+        models.append(model)
+    models[0].fit(*data, batch_size=6, verbose=0)
+    models[0].save_weights(tmp_path / "two.weights.h5")
+    models[1].load_weights(tmp_path / "two.weights.h5")
+    with pytest.raises(ValueError, match="another number of replicas"):
+        models[1].fit(*data, batch_size=6, verbose=0)
+
+
+class Raising(keras.layers.Layer):
+    """Refuses large numbers."""
+
+    def call(self, inputs):
+        tf.debugging.assert_less(inputs, 1e3, "too large")
+        return inputs
+
+
+def test_a_batch_that_raises_is_not_the_one_before():
+    network = keras.Sequential(
+        [keras.Input((10,)), Raising(), keras.layers.Dense(4)]
+    )
+    model = LWSAMModel(network, "sampa", layers="all")
+    model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+    x, y = np.ones((6, 10)), np.arange(6) % 4
+    model.train_on_batch(x, y)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
+        model.train_on_batch(x * 1e4, y)
+    model.train_on_batch(x, y)
+
+
+@pytest.mark.parametrize("name", ["sampa", "ausam", "esam"])
+def test_all_of_keras_in_float64(name):
+    """Losses too, which the policy alone leaves in float32."""
+    keras.config.set_floatx("float64")
+    data = np.random.default_rng(0).normal(size=(12, 10)), np.arange(12) % 4
+    try:
+        ends = []
+        for strategy in (tf.distribute.get_strategy(), replicas(2)):
+            with strategy.scope():
+                model = LWSAMModel(
+                    dense_network(), name, layers="all", sync_perturbation=True
+                )
+                model.compile(momentum_sgd(), cross_entropy())
+            keras.utils.set_random_seed(0)
+            model.fit(*data, batch_size=6, shuffle=False, verbose=0)
+            ends.append(weights_of(model.model))
+    finally:
+        keras.config.set_floatx("float32")
+    assert ends[0][0].dtype == "float64"
+    assert_close(*ends, 1e-6)

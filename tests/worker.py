@@ -70,7 +70,9 @@ def main(output, *names):
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     index = strategy.cluster_resolver.task_id
     for name in names:
-        found = outcome(*train(strategy, name))
+        # Which Keras refuses on replicas of one machine.
+        options = {"steps_per_execution": 2} if name == "default" else {}
+        found = outcome(*train(strategy, name, **options))
         np.savez(f"{output}/{name}_{index}.npz", **found)
 
 

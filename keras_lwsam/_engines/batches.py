@@ -34,10 +34,13 @@ def split(batch, count):
     """`(part, share)` pairs of consecutive parts whose sizes differ by one.
 
     A batch of fewer samples gives as many parts. Where the size is not known,
-    a part may have to repeat a sample; its share is 0 then.
+    and on several replicas, a part may have to repeat a sample; its share is 0
+    then.
     """
     total = size(batch)
-    if isinstance(total, int):
+    # Replicas, whose batches may differ in size, make as many parts each.
+    is_alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
+    if isinstance(total, int) and (is_alone or count <= total):
         count = min(count, total)
         bounds = [i * total // count for i in range(count + 1)]
         return [
@@ -119,15 +122,18 @@ def from_arrays(arrays, like, strategy):
 
         return strategy.experimental_distribute_values_from_function(value)
 
-    known = {name.split("_")[0] for name in arrays}
-    present = [
-        str(i) for i, p in enumerate(tree.flatten(like)) if p is not None
-    ]
-    if known != set(present):
+    expected = {
+        f"{i}_{replica}"
+        for i, example in enumerate(tree.flatten(like))
+        if example is not None
+        for replica in range(len(_local(example)))
+    }
+    if set(arrays) != expected:
         raise ValueError(
-            "Training goes on with batches of another structure than those it "
-            "was saved with. Expected the number of parts that was saved, "
-            f"{len(known)}. Received: {len(present)} parts"
+            "Training goes on with batches of another structure, or on another "
+            "number of replicas, than those it was saved with. Expected, as "
+            "numbers of parts and replicas, what was saved: "
+            f"{sorted(arrays)}. Received: {sorted(expected)}"
         )
     return tree.pack_sequence_as(
         like,

@@ -58,7 +58,9 @@ def all_or_none(gradients, is_finite):
     in a pass of which those gradients do not tell.
     """
     poison = tf.where(is_finite, 0.0, float("nan"))
-    first = next(i for i, g in enumerate(gradients) if g is not None)
+    first = next((i for i, g in enumerate(gradients) if g is not None), None)
+    if first is None:
+        return gradients
     gradients = list(gradients)
     gradients[first] = _map_values(
         lambda values: values + ops.cast(poison, values.dtype), gradients[first]

@@ -29,7 +29,8 @@ def side_by_side(gradients, passes):
     made = gradients(part, passes[mine][1])
     own = scale(made.gradients, share)
     present = [i for i, g in enumerate(own) if g is not None]
-    told = [own[i] for i in present] + [share * made.loss]
+    mean = made.loss * tf.cast(share, made.loss.dtype)
+    told = [*(own[i] for i in present), mean]
     nothing = [tf.zeros_like(tensor) for tensor in told]
     sent = told + nothing if mine == 0 else nothing + told
     reduced = context.all_reduce("SUM", sent)

@@ -180,7 +180,8 @@ class TensorFlowEngine:
                 with guard:
                     loss = self._loss(x, y, predictions, sample_weight, options)
             if options.share is not None:
-                loss = loss * (options.share * self._replicas)
+                weight = options.share * self._replicas
+                loss = loss * tf.cast(weight, loss.dtype)
             scaled_loss = self._optimizer.scale_loss(loss)
         leaves = [scope.leaves[index] for index in wrt]
         sources = [leaves]

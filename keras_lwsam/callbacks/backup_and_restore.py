@@ -41,7 +41,8 @@ class BackupAndRestore(keras.callbacks.Callback):
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `backup_dir` is empty.
-        RuntimeError: When `fit` begins, if only some workers have backups.
+        RuntimeError: When `fit` begins, if there are backups, but none of an
+            epoch that all workers have.
 
     Example:
 
@@ -81,7 +82,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     @property
     def _folder(self):
         """That of this worker."""
-        return self.backup_dir / f"worker_{_workers.worker_index(self.model)}"
+        return self.backup_dir / _workers.worker_name(self.model)
 
     def _path(self, epochs):
         return self._folder / f"epoch_{epochs:05d}.weights.h5"
@@ -93,16 +94,17 @@ class BackupAndRestore(keras.callbacks.Callback):
         return sorted(int(match[1]) for match in found if match)
 
     def on_train_begin(self, logs=None):
-        latest = max(self._backups(), default=0)
-        told = _workers.told_by_all(self.model, [latest])
-        epochs = int(told.min())
-        if epochs == 0 and told.max() > 0:
+        backups = self._backups() or [0]
+        told = _workers.told_by_all(self.model, [backups[0], backups[-1]])
+        earliest, latest = told.T
+        epochs = int(latest.min())
+        if earliest.max() > epochs:
             raise RuntimeError(
-                "Some workers have a backup of their training and others have "
-                "none, so they cannot go on together. Give each worker its "
-                "former index and directory, or delete `backup_dir` to start "
-                f"anew. Received: backup_dir={str(self.backup_dir)!r}, with "
-                f"this many epochs at each replica: {told[:, 0].tolist()}"
+                "There is no epoch that all workers have a backup of, so they "
+                "cannot go on together. Give each worker its former index and "
+                "directory, or delete `backup_dir` to start anew. "
+                f"Received: backup_dir={str(self.backup_dir)!r}, with the "
+                f"epochs, from and to, at each replica: {told.tolist()}"
             )
         if epochs == 0:
             return
@@ -116,6 +118,8 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._folder / "unfinished.weights.h5"
         self.model.save_weights(unfinished, overwrite=True)
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(unfinished, self._path(epoch + 1))
         for old in self._backups()[:-_KEPT]:
             self._path(old).unlink()

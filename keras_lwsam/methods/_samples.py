@@ -24,7 +24,9 @@ def drawn(weights, count, seed):
     Each draw takes one of those that are left with a probability proportional
     to its positive weight: those of the largest `log(u) / weight`.
     """
-    uniform = keras.random.uniform(ops.shape(weights), seed=seed)
+    uniform = keras.random.uniform(
+        ops.shape(weights), dtype=ops.dtype(weights), seed=seed
+    )
     logarithms = ops.log(ops.maximum(uniform, 1e-30))
     return largest(logarithms / weights, count)
 

@@ -18,8 +18,8 @@ tf.config.set_logical_device_configuration(
 )
 
 
-# What is imported stays: to search it for garbage again and again takes a good
-# part of the time of a test that traces.
+# What is imported stays, and so do many graphs, in TensorFlow's registries: to
+# search them for garbage again and again takes a good part of the time.
 gc.freeze()
 gc.set_threshold(100_000, 50, 100)
 
@@ -28,6 +28,7 @@ gc.set_threshold(100_000, 50, 100)
 def _collect_garbage():
     yield
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,13 @@ X = GENERATOR.normal(size=(50 * 4, 32)).astype("float32")
 Y = GENERATOR.integers(0, 32, len(X))
 
 
+@pytest.fixture(autouse=True)
+def _look_at_what_is_new():
+    """What earlier tests have left is neither searched nor counted."""
+    gc.collect()
+    gc.freeze()
+
+
 def compiled(layers, depth=8, **mode):
     network = dense_network(sizes=(32,) * (depth + 1))
     model = LWSAMModel(network, layers=layers)

@@ -1,5 +1,6 @@
 """What a record says of the machine and the packages it was made with."""
 
+import csv
 import importlib.metadata
 import json
 import os
@@ -31,6 +32,23 @@ def write(path, configuration):
             {**describe(), "configuration": configuration}, file, indent=1
         )
         file.write("\n")
+
+
+def record(folder, columns, rows, configuration):
+    """Writes environment.json and results.csv: what there is so far.
+
+    Args:
+        folder: A `pathlib.Path`, made if it is missing.
+        columns: Names of the columns.
+        rows: List of dicts.
+        configuration: Dict of what was measured how.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "environment.json", configuration)
+    with open(folder / "results.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _processor():

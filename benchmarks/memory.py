@@ -11,7 +11,6 @@ Growth: the resident memory of one `fit` of many steps of a small network.
 """
 
 import argparse
-import csv
 import gc
 import json
 import os
@@ -240,20 +239,13 @@ def save(rows, args):
     """Writes what there is so far."""
     from benchmarks import environment
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    environment.write(
-        args.out / "environment.json",
-        {
-            "repetitions": args.repetitions,
-            "steps": args.steps,
-            "mode": "graph",
-            "device": "CPU",
-        },
-    )
-    with open(args.out / "results.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    configuration = {
+        "repetitions": args.repetitions,
+        "steps": args.steps,
+        "mode": "graph",
+        "device": "CPU",
+    }
+    environment.record(args.out, COLUMNS, rows, configuration)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ process of its own for each way.
 
 import argparse
 import collections
-import csv
 import os
 import pathlib
 import statistics
@@ -241,15 +240,8 @@ def save(rows, args):
     """Writes what there is so far."""
     from benchmarks import environment
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    environment.write(
-        args.out / "environment.json",
-        {"rounds": args.rounds, "mode": "graph", "device": "CPU"},
-    )
-    with open(args.out / "results.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    configuration = {"rounds": args.rounds, "mode": "graph", "device": "CPU"}
+    environment.record(args.out, COLUMNS, rows, configuration)
 
 
 if __name__ == "__main__":

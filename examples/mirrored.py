@@ -140,6 +140,8 @@ def main(arguments=None):
     # Replicas count alike: a batch that they cannot share evenly would be
     # another mean than on one device, as in plain Keras.
     whole = len(x) // args.batch_size * args.batch_size
+    if not whole:
+        sys.exit(f"--batch-size {args.batch_size}: there are {len(x)} images.")
     data = (x[:whole], y[:whole]), test
     kind = "GPUs" if devices[0].startswith("GPU") else "logical CPU devices"
     print(f"Devices: {', '.join(devices)} ({len(devices)} {kind})")

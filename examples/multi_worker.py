@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 def parse(arguments=None):
     """The command line."""
-    from small_task import add_training_arguments
+    from small_task import add_training_arguments, positive
 
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -33,7 +33,7 @@ def parse(arguments=None):
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=positive,
         default=2,
         help="processes to start on this machine (default: %(default)s)",
     )
@@ -50,10 +50,7 @@ def parse(arguments=None):
         help="directory for backups and results (default: %(default)s)",
     )
     add_training_arguments(parser, epochs=5, batch_size=64)
-    args = parser.parse_args(arguments)
-    if args.workers < 1:
-        parser.error("--workers must be at least 1")
-    return args
+    return parser.parse_args(arguments)
 
 
 def work(args):

@@ -17,7 +17,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-from small_task import build_network, layers_argument, load
+from small_task import build_network, layers_argument, load, positive
 
 from keras_lwsam import LWSAMModel, callbacks
 
@@ -153,19 +153,19 @@ def parse(arguments=None):
     )
     parser.add_argument(
         "--epochs",
-        type=int,
+        type=positive,
         default=20,
         help="passes over the training data (default: %(default)s)",
     )
     parser.add_argument(
         "--seeds",
-        type=int,
+        type=positive,
         default=3,
         help="number of runs of each way of training (default: %(default)s)",
     )
     parser.add_argument(
         "--batch-size",
-        type=int,
+        type=positive,
         default=64,
         help="images in a batch (default: %(default)s)",
     )
@@ -181,11 +181,7 @@ def parse(arguments=None):
         default=pathlib.Path("quickstart.png"),
         help="picture of the layers' gradient norms (default: %(default)s)",
     )
-    args = parser.parse_args(arguments)
-    for name in ("epochs", "seeds", "batch_size"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    return args
+    return parser.parse_args(arguments)
 
 
 def main(arguments=None):

@@ -1,5 +1,6 @@
 """The data and the network of the small examples."""
 
+import argparse
 import sys
 
 import keras
@@ -76,15 +77,23 @@ def layers_argument(text):
     return text
 
 
+def positive(text):
+    """A positive int from the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
 def add_training_arguments(parser, epochs, batch_size):
     """The options of a training run, with these defaults."""
     options = (
         ("--method", str, "sam", "name of a method of keras_lwsam.methods"),
         ("--rho", float, None, "radius (default: that of the method)"),
-        ("--epochs", int, epochs, "passes over the data (%(default)s)"),
+        ("--epochs", positive, epochs, "passes over the data (%(default)s)"),
         (
             "--batch-size",
-            int,
+            positive,
             batch_size,
             "images in a step, of all replicas together (%(default)s)",
         ),

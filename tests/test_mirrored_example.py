@@ -20,6 +20,17 @@ def test_it_says_what_it_ran_on_and_that_the_runs_agree(capsys):
     assert difference(printed) < 1e-12
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--epochs", "0"], ["--batch-size", "-1"], ["--batch-size", "9999"]],
+)
+def test_wrong_sizes(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        mirrored.main(["--devices", "2", *arguments])
+    assert stop.value.code != 0
+    assert arguments[0] in capsys.readouterr().err + str(stop.value.code)
+
+
 @pytest.mark.parametrize("devices", ["none", "0", "-1", "99"])
 def test_wrong_devices(devices, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+from collections.abc import Collection
 
 
 def real(name, value, minimum=-math.inf, maximum=math.inf):
@@ -127,6 +128,19 @@ def refresh(value):
             f"Received: refresh={value!r}"
         )
     return int(value)
+
+
+def epochs(name, value):
+    """Every so many epochs, an int, or a collection of epochs."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return count(name, value)
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise TypeError(
+            f"`{name}` must be a positive int, every so many epochs, or a "
+            "collection of epochs, counted from 0. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})"
+        )
+    return frozenset(count(name, epoch, minimum=0) for epoch in value)
 
 
 def _interval(minimum, maximum):

@@ -19,11 +19,26 @@ def network(model):
             "`compute_loss` and `compute_metrics`, which are used. "
             f"Received: model={model.name!r}"
         )
+    is_built(model)
+
+
+def is_built(model):
+    """Refuses a model whose weights do not exist yet."""
     if not _keras.is_built(model):
         raise ValueError(
             "`model` must be built: its weights do not exist yet. Call it on "
             "a batch of data first, `model(x[:1])`, or give it an Input. "
             f"Received: model={model.name!r}"
+        )
+
+
+def is_compiled(model):
+    """Refuses a model that has no loss."""
+    if not model.compiled:
+        raise ValueError(
+            "`model` must be compiled: its loss is what is looked at. Call "
+            "`model.compile(loss=...)` first. "
+            f"Received: model={model.name!r}, which is not compiled"
         )
 
 

@@ -7,6 +7,7 @@ import itertools
 import keras
 from keras.src import backend
 from keras.src.optimizers import base_optimizer
+from keras.src.trainers import data_adapters
 
 # What `compile` leaves on a model for its `compute_loss`, `compute_metrics`
 # and `metrics` to use.
@@ -142,6 +143,17 @@ def build_compiled(model, iterator):
         iterator = itertools.chain([spec], iterator)
     model._symbolic_build(data_batch=spec)
     return iterator
+
+
+def data_adapter(x, y, sample_weight, batch_size):
+    """Keras's view of whatever `evaluate` takes as data."""
+    return data_adapters.get_data_adapter(
+        x=x,
+        y=y,
+        sample_weight=sample_weight,
+        batch_size=batch_size,
+        shuffle=False,
+    )
 
 
 def steps_of(model, iterator):

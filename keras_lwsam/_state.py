@@ -11,6 +11,10 @@ from keras_lwsam import _random
 # and summed since the last refresh of the selection.
 _LATEST, _EPOCH, _WINDOW = range(3)
 
+# What is kept of each weight, of the latest step and over the epoch, where
+# somebody watches: squared norms, and an inner product of two gradients.
+_VIEWS = ("perturbation", "clean", "sharp", "alignment", "update")
+
 
 class Time(NamedTuple):
     """When a step happens, as tensors.
@@ -57,6 +61,10 @@ class State:
 
         self._norms = add(np.zeros((3, num_weights), "float32"), "norms")
         self._steps = add(np.zeros(3, "float32"), "measured_steps")
+        # Begun again with each epoch, and so not saved.
+        self._views = add(
+            np.zeros((2, len(_VIEWS), num_weights), "float32"), "views"
+        )
         self._step = add_count(0, "step")
         self._seed = add_count(_random.peek(), "seed")
         # Progress, progress when the epoch began, progress of a step.
@@ -65,7 +73,7 @@ class State:
 
     @property
     def variables(self):
-        """All of it, in a fixed order."""
+        """What is saved, in a fixed order."""
         return [
             self._norms,
             self._steps,
@@ -130,6 +138,18 @@ class State:
         steps = ops.convert_to_tensor(self._steps.value)
         self._steps.assign(steps + ops.cast(is_finite, steps.dtype))
 
+    def keep_views(self, views, is_finite):
+        """Notes what a step saw, unless it was not finite.
+
+        Args:
+            views: Dict of vectors with an entry a weight.
+            is_finite: Boolean scalar.
+        """
+        seen = ops.stack([views[name] for name in _VIEWS])
+        old = ops.convert_to_tensor(self._views.value)
+        new = ops.stack([seen, old[_EPOCH] + seen])
+        self._views.assign(ops.where(is_finite, new, old))
+
     def latest(self):
         """Array of each weight's squared gradient norm in the latest step."""
         return ops.convert_to_numpy(self._norms)[_LATEST]
@@ -142,9 +162,23 @@ class State:
         """Their mean since the last refresh, or `None` before a step."""
         return self._mean(_WINDOW)
 
+    def views(self, of_epoch):
+        """What was seen, a dict of vectors with an entry a weight.
+
+        Args:
+            of_epoch: Whether the mean over the epoch is wanted, or the latest
+                step.
+        """
+        arrays = ops.convert_to_numpy(self._views)[_EPOCH * of_epoch]
+        steps = ops.convert_to_numpy(self._steps)[_EPOCH]
+        if of_epoch:
+            arrays = arrays / max(steps, 1.0)
+        return dict(zip(_VIEWS, arrays, strict=True))
+
     def begin_epoch(self):
-        """Starts the mean over the epoch again."""
+        """Starts the means over the epoch again."""
         self._reset(_EPOCH)
+        self._views.assign(np.zeros(self._views.shape, "float32"))
 
     def steps_taken(self) -> int:
         """Number of training steps taken."""

@@ -31,8 +31,8 @@ class Training:
 
     Attributes:
         clock: The `Clock` before the next step.
-        measures_plain_steps: Whether gradients are measured in steps of the
-            base optimizer too.
+        watched: Whether somebody watches: gradients are measured in steps of
+            the base optimizer too, and of each step what it saw.
     """
 
     def __init__(self, method, adaptation, state, batches):
@@ -42,7 +42,7 @@ class Training:
         # A step without perturbation is that of `fit` bit for bit. Measuring
         # its gradients would change the last bits: TensorFlow regroups the
         # factors of a product that only the optimizer reads.
-        self.measures_plain_steps = False
+        self.watched = False
         self._state = state
         self._perturbed = None
         self._batches = batches
@@ -62,13 +62,14 @@ class Training:
     @property
     def measures(self):
         """Whether the next step measures its gradients."""
-        return self.measures_plain_steps or not self.is_plain
+        return self.watched or not self.is_plain
 
     def variant(self, clock):
-        """What a step is specialised to: layers, measuring, and phase."""
+        """What a step is specialised to: layers, watching, and phase."""
         if self.is_plain:
-            return ((), self.measures_plain_steps, None)
-        return (self.adaptation.selected, True, self.method.phase(clock))
+            return ((), self.watched, None)
+        phase = self.method.phase(clock)
+        return (self.adaptation.selected, self.watched, phase)
 
     def function(self, model, make_step):
         """The function that Keras calls to take one step, or several.
@@ -170,7 +171,7 @@ class Training:
 
     def end(self):
         """What happens when `fit` ends: the length of training is unknown."""
-        self.measures_plain_steps = False
+        self.watched = False
         self.clock = self.clock._replace(epochs=0, steps_per_epoch=0)
         self._state.set_progress(self.clock)
 

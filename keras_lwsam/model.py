@@ -3,7 +3,6 @@
 import inspect
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_lwsam import (
@@ -23,11 +22,12 @@ from keras_lwsam._fitting import EpochBegin, with_callback
 from keras_lwsam._saving import unchanged_by_errors
 from keras_lwsam._state import State
 from keras_lwsam._training import Training
+from keras_lwsam._watching import IsWatched
 from keras_lwsam._workers import TrainsOnWorkers, check_agreement
 
 
 @keras.saving.register_keras_serializable(package="keras_lwsam")
-class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
+class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
     r"""Trains a Keras model with (layer-wise) sharpness-aware minimization.
 
     Every step evaluates the gradient at the weights w, moves the weights of
@@ -185,18 +185,6 @@ class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
     def selected_layers(self) -> list[str]:
         return self._adaptation.selected_paths
 
-    @property
-    def layer_gradient_norms(self) -> dict[str, float]:
-        return self._by_path(self._state.latest())
-
-    @property
-    def epoch_layer_gradient_norms(self) -> dict[str, float]:
-        """Root mean square of each layer's gradient norm in this epoch."""
-        squared_norms = self._state.epoch_mean()
-        if squared_norms is None:
-            squared_norms = np.zeros(len(self._weights_of_network))
-        return self._by_path(squared_norms)
-
     # Not attributes: Keras would track them before the network, and order the
     # variables of the wrapper, and so those of its optimizer, another way.
     @property
@@ -208,10 +196,6 @@ class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
     def _layer_of(self):
         layers = self._adaptation.all_layers
         return [layer.layer for layer in layers for _ in layer.weights]
-
-    def _by_path(self, squared_norms):
-        norms = _layers.gradient_norms(self._adaptation.layers, squared_norms)
-        return dict(zip(self.layer_paths, map(float, norms), strict=True))
 
     @property
     def metrics(self):
@@ -269,6 +253,9 @@ class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
         if training.measures:
             state = step.settled(now, update)
             self._state.keep(engine.remember, norms, is_finite, memory, state)
+            if training.watched:
+                seen = step.viewed(engine, now, update)
+                self._state.keep_views(seen, is_finite)
             for name, metric in self._reported.items():
                 value = getattr(update, name)
                 value = ops.cast(0.0 if value is None else value, "float32")
@@ -319,15 +306,6 @@ class LWSAMModel(DelegatesToNetwork, TrainsOnWorkers, keras.Model):
         train_function = self._training.function(self, make_step)
         self.train_function = train_function
         return train_function
-
-    @property
-    def measures_plain_steps(self):
-        """Whether steps without perturbation are measured too."""
-        return self._training.measures_plain_steps
-
-    @measures_plain_steps.setter
-    def measures_plain_steps(self, value):
-        self._training.measures_plain_steps = value
 
     def refresh_selection(self) -> list[str]:
         """Chooses the layers to perturb again, from the norms seen so far.

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_lwsam import schedules
 from keras_lwsam._random import StepSeed
+from keras_lwsam._tensors import combine, restrict, subtract
 from keras_lwsam.methods.base import Update
 
 
@@ -363,3 +364,32 @@ def settled(step, update):
     if update.afterwards is None:
         return update.state
     return update.afterwards(step.at_updated_weights(update.state))
+
+
+def viewed(engine, step, update):
+    """What the step saw, when the optimizer has done its work.
+
+    Returns:
+        Dict of vectors with an entry a weight: the squared norms of
+        `perturbation` and `update`; and where both gradients are known those
+        of `clean` and `sharp`, and their inner product, `alignment`.
+    """
+    none = ops.zeros((len(step.values),), "float32")
+    seen = dict.fromkeys(("perturbation", "clean", "sharp", "alignment"), none)
+
+    def add(name, share, vector):
+        seen[name] = seen[name] + ops.cast(share, "float32") * vector
+
+    for view in update.views:
+        products = combine(ops.multiply, view.clean, view.sharp)
+        both = [i for i, p in enumerate(products) if p is not None]
+        for name in ("perturbation", "clean", "sharp"):
+            tensors = getattr(view, name)
+            if name != "perturbation":
+                tensors = restrict(tensors, both)
+            add(name, view.share, engine.squared_norms(tensors))
+        add("alignment", view.share, engine.sums(products))
+    engine.look()
+    moved = subtract(engine.values, step.values)
+    seen["update"] = engine.squared_norms(restrict(moved, step.weights))
+    return seen

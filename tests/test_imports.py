@@ -15,15 +15,19 @@ ROOT = pathlib.Path(keras_lwsam.__file__).parent
 # From the top down: a module may import modules of lower ranks, and of its own
 # folder.
 RANKS = [
+    {"__main__"},
+    {"_command_line"},
     {"callbacks"},
+    {"plots"},
+    {"analysis"},
     {"model"},
-    {"_training", "_delegation", "_workers"},
+    {"_training", "_delegation", "_watching", "_workers", "costs"},
     {"_adaptation", "_checks", "_engines", "_fitting", "_saving", "_state"}
     | {"step"},
     {"methods", "selection"},
-    {"combinations", "perturbations", "schedules", "_layers", "_plots"}
-    | {"_tensorboard"},
-    {"_arguments", "_clock", "_keras", "_random", "_tensors", "_version"},
+    {"combinations", "perturbations", "schedules", "_layers", "_records"},
+    {"_arguments", "_cards", "_clock", "_inputs", "_keras", "_random"}
+    | {"_tensorboard", "_tensors", "_version", "_work"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 
@@ -106,6 +110,9 @@ def test_everything_public_is_documented():
         keras_lwsam.schedules,
         keras_lwsam.selection,
         keras_lwsam.callbacks,
+        keras_lwsam.analysis,
+        keras_lwsam.costs,
+        keras_lwsam.plots,
     ):
         public += [getattr(module, name) for name in module.__all__]
     for thing in public:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lwsam import LWSAMModel, callbacks, selection
-from keras_lwsam.callbacks.layer_norm_tracker import COLUMNS
+from keras_lwsam.callbacks.layer_norm_tracker import COLUMNS, SCALARS
 from tests.support import (
     assert_equal,
     convolutional_network,
@@ -82,14 +82,15 @@ def test_steps_without_perturbation_are_measured_while_attached():
     tracker = callbacks.LayerNormTracker()
     model = fit(tracker, rho=0.0)
     assert min(row["gradient_norm"] for row in tracker.history) > 0.0
-    assert model.measures_plain_steps is False
+    assert not any(row["selected"] for row in tracker.history)
+    assert model.watched is False
     assert max(fit(None, rho=0.0).layer_gradient_norms.values()) == 0.0
 
 
 def test_watching_changes_no_weight():
     seen = fit(callbacks.LayerNormTracker(every=1), layers=2)
     unseen = fit(None, layers=2)
-    assert_equal(weights_of(seen), weights_of(unseen))
+    assert_equal(weights_of(seen.model), weights_of(unseen.model))
 
 
 def test_csv_grows_with_training(tmp_path):
@@ -101,9 +102,46 @@ def test_csv_grows_with_training(tmp_path):
     assert len(rows) == len(tracker.history)
     for row, kept in zip(rows, tracker.history, strict=True):
         assert row["layer"] == kept["layer"]
-        assert float(row["gradient_norm"]) == kept["gradient_norm"]
+        for column in SCALARS:
+            assert row[column] == str(kept[column])
         assert row["batch"] == ""
         assert row["selected"] == str(kept["selected"])
+    with open(tmp_path / "norms_model.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(tracker.model_history) == 3
+    assert [float(r["gradient_norm"]) for r in rows] == [
+        r["gradient_norm"] for r in tracker.model_history
+    ]
+
+
+def test_a_run_that_goes_on_goes_on_with_its_table(tmp_path):
+    path = tmp_path / "norms.csv"
+    model = convolutional_network(dropout=0.0)
+    model = LWSAMModel(model, layers=1)
+    model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+    x, y = image_data(16)
+
+    def train(begin, end):
+        tracker = callbacks.LayerNormTracker(csv_path=path)
+        model.fit(
+            x,
+            y,
+            epochs=end,
+            initial_epoch=begin,
+            verbose=0,
+            callbacks=[tracker],
+        )
+        with open(path, newline="") as file:
+            return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+    assert train(0, 2) == 6 * [0] + 6 * [1]
+    # A line that was cut off by the end of a process is left out.
+    with open(path, "a") as file:
+        file.write("1,,conv1,0.3")
+    assert train(2, 3) == 6 * [0] + 6 * [1] + 6 * [2]
+    # It went back to an earlier epoch, as after a backup of that.
+    assert train(1, 2) == 6 * [0] + 6 * [1]
+    assert train(0, 1) == 6 * [0]
 
 
 def test_picture(tmp_path):
@@ -152,6 +190,42 @@ def test_tensorboard_scalars(tmp_path):
     assert set(scalars["l2_norm/grad/conv1"]) == {0, 1}
     assert set(scalars["l2_norm/weight/logits"]) == {0, 1}
     assert scalars["l2_norm/grad/conv1"][1] > 0.0
+    stems = {tag.removesuffix("/conv1") for tag in scalars}
+    assert set(SCALARS.values()) - stems == set()
+    for tag in ("l2_norm/grad", "l2_norm/update", "l2_ratio/update"):
+        assert 0.0 < scalars[f"{tag}/conv1"][1] < scalars[tag][1]
+    # What is not known has no scalar, and is not 0.
+    assert "cosine/clean_sharp/conv1" not in scalars
+    assert 0.0 < scalars["cosine/clean_sharp/logits"][1] <= 1.0
+
+
+def test_other_loggers_see_the_scalars(tmp_path):
+    tracker = callbacks.LayerNormTracker(add_to_logs=True)
+    logged = tmp_path / "log.csv"
+
+    class Later(keras.callbacks.Callback):
+        """As those of Weights & Biases: logs what it finds in the logs."""
+
+        seen = ()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seen = dict(logs)
+
+    later = Later()
+    model = LWSAMModel(convolutional_network(), layers=1)
+    model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+    x, y = image_data(16)
+    behind = [tracker, later, keras.callbacks.CSVLogger(logged)]
+    history = model.fit(x, y, verbose=0, callbacks=behind).history
+    norm = tracker.history[0]["gradient_norm"]
+    assert later.seen["l2_norm/grad/conv1"] == norm
+    assert history["l2_norm/grad/conv1"] == [norm]
+    of_model = tracker.model_history[0]
+    for column, tag in SCALARS.items():
+        assert history[tag] == [of_model[column]]
+    with open(logged, newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["l2_norm/grad/conv1"]) == norm
 
 
 def test_other_loggers_see_sharpness(tmp_path):

@@ -227,7 +227,7 @@ def test_norm_of_repeated_embedding_rows_is_aggregated():
     network, x, y = embedding()
     x = np.zeros_like(x)  # One row, used by every token.
     model = LWSAMModel(network, layers="logits", rho=0.0)
-    model.measures_plain_steps = True
+    model.watched = True
     model.compile(keras.optimizers.SGD(0.0), cross_entropy())
     model.train_on_batch(x, y)
     with tf.GradientTape() as tape:

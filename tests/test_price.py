@@ -39,8 +39,10 @@ def counts(name, way, xla):
                     "layers": TENTH,
                     "perturbation_norm": "all",
                 },
+                "watched": {"layers": TENTH},
             }[way],
         )
+        model.watched = way == "watched"
     model.compile("sgd", cross_entropy())
     x, y = networks.batch(network, 4)
     count = operations.compiled_by_xla if xla else operations.executed
@@ -128,6 +130,13 @@ def test_the_norm_of_all_layers_costs_a_full_backward_pass():
     full = counts("resnet20", "norm of all", False)
     assert full["convolution"] == plain["convolution"] + 1
     assert full["convolution_backward"] == 2 * plain["convolution_backward"]
+
+
+def test_watching_the_layers_takes_no_pass_and_no_product():
+    """A `LayerNormTracker` adds sums over weights, as an optimizer does."""
+    assert counts("resnet20", "watched", False) == counts(
+        "resnet20", "tenth", False
+    )
 
 
 def test_control_mutating_between_the_passes_would_cost_a_second_prefix():

@@ -213,7 +213,7 @@ def test_an_interrupted_fit_stops_measuring():
     model.compile(momentum_sgd(), cross_entropy())
     with pytest.raises(KeyboardInterrupt):
         fit(model, 1, [callbacks.LayerNormTracker(), Interrupt()])
-    assert model.measures_plain_steps is False
+    assert model.watched is False
     fit(model, 1)
     assert model.trace_count == 2  # With and without measuring.
 

@@ -99,7 +99,7 @@ def test_data_that_raise_end_fit_between_two_steps(name, mode, kind):
             verbose=0,
             callbacks=[tracker],
         )
-    assert not part.measures_plain_steps
+    assert not part.watched
     assert part._state.steps_taken() == part._training.clock.step == 2
     assert_equal(weights_of(part.model), weights_of(whole.model))
     for model in (whole, part):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_lwsam._tensors import in_float32
+from keras_lwsam._tensors import in_float32, squared_norm
 
 
 def total(parts):
@@ -44,6 +44,27 @@ def _map_values(function, gradient):
             function(gradient.values), gradient.indices, gradient.dense_shape
         )
     return function(gradient)
+
+
+def squared_norms(gradients):
+    """Vector of the squared L2 norm of each gradient, 0 where `None`."""
+    return _vector(lambda gradient: squared_norm(dense(gradient)), gradients)
+
+
+def sums(tensors):
+    """Vector of the sum over each tensor, 0 where `None`."""
+    return _vector(ops.sum, tensors)
+
+
+def _vector(function, tensors):
+    return ops.stack(
+        [
+            ops.zeros((), "float32")
+            if tensor is None
+            else ops.cast(function(tensor), "float32")
+            for tensor in tensors
+        ]
+    )
 
 
 def is_one(factor):

@@ -7,11 +7,14 @@ from keras import ops, tree
 
 from keras_lwsam import _keras
 from keras_lwsam._engines import batches, halves, replicas
+from keras_lwsam._engines.evaluations import Evaluations
 from keras_lwsam._engines.gradients import (
     all_or_none,
     cast,
     dense,
     is_one,
+    squared_norms,
+    sums,
     times,
     total,
 )
@@ -29,7 +32,7 @@ from keras_lwsam._engines.variables import (
     moved,
     write_all,
 )
-from keras_lwsam._tensors import in_float32, squared_norm
+from keras_lwsam._tensors import in_float32
 
 
 class TensorFlowEngine:
@@ -51,6 +54,7 @@ class TensorFlowEngine:
     """
 
     batches = batches
+    evaluations = Evaluations
     replicas = replicas
 
     def __init__(
@@ -253,6 +257,8 @@ class TensorFlowEngine:
             for value, new in zip(self.values, predicted, strict=True)
         ]
 
+    squared_norms = staticmethod(squared_norms)
+    sums = staticmethod(sums)
     mean_over_replicas = staticmethod(replicas.mean)
     is_tracing = staticmethod(replicas.is_tracing)
     require = staticmethod(require)
@@ -280,17 +286,6 @@ class TensorFlowEngine:
         else:
             tensors = ops.fori_loop(0, times, advance, tensors)
         return packed(tensors)
-
-    def squared_norms(self, gradients):
-        """Vector of the squared L2 norm of each gradient, 0 where `None`."""
-        return ops.stack(
-            [
-                ops.zeros((), "float32")
-                if gradient is None
-                else ops.cast(squared_norm(dense(gradient)), "float32")
-                for gradient in gradients
-            ]
-        )
 
     def assign(self, assignments):
         """Carries out `(variable, value)` pairs."""

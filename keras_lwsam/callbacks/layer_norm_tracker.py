@@ -1,49 +1,86 @@
-"""`LayerNormTracker`: gradient and weight norms of every layer."""
+"""`LayerNormTracker`: what a step does to every layer."""
 
-import csv
 import os
 
 import keras
 import numpy as np
 
-from keras_lwsam import _arguments, _layers, _tensorboard
+from keras_lwsam import _arguments, _layers, _records
 
-COLUMNS = (
-    "epoch",
-    "batch",
-    "layer",
-    "gradient_norm",
-    "weight_norm",
-    "selected",
+# Columns of a row, and the names of their scalars in logs and TensorBoard.
+SCALARS = {
+    "gradient_norm": "l2_norm/grad",
+    "weight_norm": "l2_norm/weight",
+    "update_norm": "l2_norm/update",
+    "update_ratio": "l2_ratio/update",
+    "perturbation_norm": "l2_norm/perturbation",
+    "cosine": "cosine/clean_sharp",
+}
+MODEL_COLUMNS = ("epoch", "batch", *SCALARS)
+COLUMNS = ("epoch", "batch", "layer", *SCALARS, "selected")
+
+_UNKNOWN = dict.fromkeys(
+    ("gradient_norm", "update_norm", "perturbation_norm", "cosine"), np.nan
 )
 
 
 class LayerNormTracker(keras.callbacks.Callback):
-    r"""Records each layer's gradient norm, weight norm and selection.
+    r"""Records norms of gradients, weights, updates and perturbations.
 
-    At the end of an epoch the gradient norm is the root mean square over its
-    steps, $\sqrt{\mathrm{mean}_t \lVert g_l^{(t)} \rVert_2^2}$, of the gradient
-    that the optimizer was handed; after a batch it is that of the batch.
+    For each layer l, and for the whole model, at the end of an epoch (root
+    mean squares over its steps t, except for the weights) and of every so many
+    batches (of that batch):
 
-    With a `LWSAMModel` the norms come out of the training step, which computes
-    those gradients anyway. (On a step without perturbation, `rho=0`, they are
-    measured for as long as a tracker is attached. In graph mode that may
-    change the last bits of the weights.) A plain `keras.Model` does not hand
-    out its gradients: there the gradient norm is NaN.
+    - `gradient_norm`: $\lVert g_l \rVert_2$ of the gradient that the optimizer
+      was handed;
+    - `weight_norm`: $\lVert w_l \rVert_2$ after the step;
+    - `update_norm`: $\lVert w_l^{(t+1)} - w_l^{(t)} \rVert_2$; learning rate,
+      momentum, weight decay and clipping are in it;
+    - `update_ratio`: `update_norm / weight_norm`;
+    - `perturbation_norm`: $\lVert \epsilon_l \rVert_2$, in the units of the
+      weights; 0 where a step did not perturb the layer;
+    - `cosine`: $\langle g_l, \tilde g_l \rangle / (\lVert g_l \rVert_2
+      \lVert \tilde g_l \rVert_2)$ of the gradients before and after the
+      perturbation; over an epoch, of the summed products and squares.
+
+    With a `LWSAMModel` all of it comes out of the training step, which computes
+    those gradients anyway; watching costs no gradient and no pass. What a
+    step does not compute is NaN: the cosine of a layer that is not perturbed
+    (its clean gradient is what few layers save), or of a method that has no
+    clean gradient. In batches that are split (m-sharpness) and on replicas the
+    squares are averaged over the parts.
+
+    On a step without perturbation (`rho=0`) the gradients are measured for as
+    long as a tracker is attached. In graph mode that may change the last bits
+    of the weights. A plain `keras.Model` does not hand out its gradients: there
+    all but the weight norm is NaN; `LWSAMModel(network, rho=0)` trains as it
+    does, and shows them.
 
     Args:
         every: Record every so many batches too, a positive int. Defaults to
             `None`: at the end of epochs only.
-        csv_path: File to write the history to, as it grows.
+        csv_path: File to write `history` to, as it grows; `model_history` goes
+            next to it, with `_model` after the name. Training that goes on
+            from a later epoch goes on with the file.
         plot_path: Picture (such as a PNG) to draw when training ends.
-        log_dir: Directory for TensorBoard scalars, `l2_norm/grad/<layer>`
-            and `l2_norm/weight/<layer>`, by epoch (by batch with `every`).
+        log_dir: Directory for TensorBoard scalars, by epoch (by batch with
+            `every`): `l2_norm/grad/<layer>`, `l2_norm/weight/<layer>`,
+            `l2_norm/update/<layer>`, `l2_ratio/update/<layer>`,
+            `l2_norm/perturbation/<layer>`, `cosine/clean_sharp/<layer>`; and
+            the same without `/<layer>` for the model.
+        add_to_logs: Whether those scalars join the logs of each epoch, so that
+            `History`, and any callback behind this one (`CSVLogger`,
+            `TensorBoard`, those of Weights & Biases), has them as it has
+            metrics. Defaults to `False`.
 
     Attributes:
         history: List of dicts, one a layer and time, with the keys `epoch`,
             `batch` (`None` for a whole epoch, else counted from 0 within it),
-            `layer`, `gradient_norm`, `weight_norm`, `selected`. Of the latest
-            `fit`.
+            `layer`, the columns above, and `selected`, whether the method acts
+            on the layer. Of the latest `fit`;
+            `pandas.DataFrame(tracker.history)` is a tidy table.
+        model_history: The same for the whole model, one row a time, without
+            `layer` and `selected`.
 
     Raises:
         TypeError: If `every` is not an int, or a path not a path.
@@ -58,7 +95,7 @@ class LayerNormTracker(keras.callbacks.Callback):
     ...     keras.layers.Dense(8, name="hidden"),
     ...     keras.layers.Dense(1, name="output"),
     ... ], name="net")
-    >>> model = LWSAMModel(network, layers=1)
+    >>> model = LWSAMModel(network, layers=1, rho=0.05)
     >>> model.compile("sgd", "mse")
     >>> tracker = callbacks.LayerNormTracker()
     >>> history = model.fit(
@@ -66,6 +103,8 @@ class LayerNormTracker(keras.callbacks.Callback):
     ... )
     >>> [(row["layer"], row["selected"]) for row in tracker.history]
     [('net/hidden', False), ('net/output', True)]
+    >>> [round(row["perturbation_norm"], 4) for row in tracker.history]
+    [0.0, 0.05]
     """
 
     def __init__(
@@ -74,6 +113,7 @@ class LayerNormTracker(keras.callbacks.Callback):
         csv_path: str | os.PathLike | None = None,
         plot_path: str | os.PathLike | None = None,
         log_dir: str | os.PathLike | None = None,
+        add_to_logs: bool = False,
     ):
         super().__init__()
         if every is not None:
@@ -82,26 +122,36 @@ class LayerNormTracker(keras.callbacks.Callback):
         self.csv_path = _arguments.path("csv_path", csv_path)
         self.plot_path = _arguments.path("plot_path", plot_path)
         self.log_dir = _arguments.path("log_dir", log_dir)
-        self.history = []
-        self._epoch = 0
-        self._batches = 0
-        self._step = 0
+        self.add_to_logs = _arguments.boolean("add_to_logs", add_to_logs)
+        self._begin()
+
+    @property
+    def history(self) -> list[dict]:
+        return self._table.rows
+
+    @property
+    def model_history(self) -> list[dict]:
+        return self._model_table.rows
+
+    def _begin(self, csv_path=None, log_dir=None):
+        self._table = _records.Table(COLUMNS, csv_path)
+        self._model_table = _records.Table(
+            MODEL_COLUMNS, _records.beside(csv_path, "model")
+        )
+        self._scalars = _records.Scalars(log_dir)
+        self._epoch = None
+        self._batches = self._step = 0
         self._layers = []
-        self._writer = None
 
     def on_train_begin(self, logs=None):
-        self.history = []
-        self._step = 0
-        self._layers = []
+        self._begin(self.csv_path, self.log_dir)
         if _has_gradients(self.model):
-            self.model.measures_plain_steps = True
-        if self.csv_path is not None:
-            with open(self.csv_path, "w", newline="") as file:
-                csv.DictWriter(file, COLUMNS).writeheader()
-        if self.log_dir is not None:
-            self._writer = _tensorboard.summary_writer(self.log_dir)
+            self.model.watched = True
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self._epoch is None:
+            self._table.begin(epoch)
+            self._model_table.begin(epoch)
         self._epoch = epoch
         self._batches = 0
 
@@ -111,92 +161,87 @@ class LayerNormTracker(keras.callbacks.Callback):
         self._step += self._batches - before
         every = self.every
         if every is not None and self._batches // every > before // every:
-            norms = (
-                self.model.layer_gradient_norms
-                if _has_gradients(self.model)
-                else {}
-            )
-            self._record(batch, norms, self._step)
+            self._scalars.write(self._record(batch), self._step)
 
     def on_epoch_end(self, epoch, logs=None):
-        norms = (
-            self.model.epoch_layer_gradient_norms
-            if _has_gradients(self.model)
-            else {}
-        )
-        self._record(None, norms, self._step if self.every else epoch)
+        numbers = self._record(None)
+        self._scalars.write(numbers, self._step if self.every else epoch)
+        if self.add_to_logs and logs is not None:
+            logs.update(numbers)
 
     def on_train_end(self, logs=None):
         if _has_gradients(self.model):
-            self.model.measures_plain_steps = False
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            self.model.watched = False
+        self._scalars.close()
         if self.plot_path is not None and self.history:
             self.plot(self.plot_path)
 
     def plot(self, path: str | os.PathLike | None = None):
-        """Draws the norms: layers by epochs, perturbed layers marked.
+        """Draws the gradient norms: layers by epochs, perturbed ones marked.
 
         Args:
             path: File to write; the figure is only returned if `None`.
 
         Returns:
-            The `matplotlib.figure.Figure`.
+            The `matplotlib.figure.Figure`. More pictures are in `plots`.
 
         Raises:
             ImportError: If matplotlib is not installed.
             ValueError: If there is nothing to draw yet.
         """
-        from keras_lwsam._plots import layer_norms
+        from keras_lwsam import plots
 
-        figure = layer_norms([r for r in self.history if r["batch"] is None])
+        figure = plots.layer_norms(
+            [row for row in self.history if row["batch"] is None]
+        )
         if path is not None:
             figure.savefig(path)
         return figure
 
-    def _record(self, batch, gradient_norms, step):
+    def _record(self, batch):
+        """Adds the rows of a time; returns its scalars."""
         if not self._layers:
             # Not before training: `fit` may be what builds a plain model.
             self._layers = _layers.perturbable(
                 _layers.all_layers(_network(self.model)),
                 self.model.trainable_variables,
             )
-        selected = set(getattr(self.model, "selected_layers", ()))
+        by_path, of_model, selected = {}, _UNKNOWN, ()
+        if _has_gradients(self.model):
+            by_path, of_model = self.model.measurements(batch is None)
+            if not self.model.method.is_plain:
+                selected = set(self.model.selected_layers)
+        when = {"epoch": self._epoch, "batch": batch}
+        norms = _layers.weight_norms(self._layers)
         rows = [
             {
-                "epoch": self._epoch,
-                "batch": batch,
+                **when,
                 "layer": layer.path,
-                "gradient_norm": gradient_norms.get(layer.path, np.nan),
-                "weight_norm": float(weight_norm),
+                **_columns(by_path.get(layer.path, _UNKNOWN), norm),
                 "selected": layer.path in selected,
             }
-            for layer, weight_norm in zip(
-                self._layers, _layers.weight_norms(self._layers), strict=True
-            )
+            for layer, norm in zip(self._layers, norms, strict=True)
         ]
-        self.history.extend(rows)
-        if self.csv_path is not None:
-            with open(self.csv_path, "a", newline="") as file:
-                csv.DictWriter(file, COLUMNS).writerows(rows)
-        if self._writer is not None:
-            self._write_scalars(rows, step)
+        model_row = {**when, **_columns(of_model, np.sqrt(np.sum(norms**2)))}
+        self._table.extend(rows)
+        self._model_table.extend([model_row])
+        return _records.scalars(SCALARS, rows, [model_row])
 
-    def _write_scalars(self, rows, step):
-        scalars = {}
-        for row in rows:
-            for kind, column in (
-                ("grad", "gradient_norm"),
-                ("weight", "weight_norm"),
-            ):
-                if not np.isnan(row[column]):
-                    scalars[f"l2_norm/{kind}/{row['layer']}"] = row[column]
-        _tensorboard.write_scalars(self._writer, scalars, step)
+
+def _columns(measured, weight_norm):
+    weight_norm = float(weight_norm)
+    measured = {
+        **measured,
+        "weight_norm": weight_norm,
+        "update_ratio": (
+            measured["update_norm"] / weight_norm if weight_norm else np.nan
+        ),
+    }
+    return {column: measured[column] for column in SCALARS}
 
 
 def _has_gradients(model):
-    return hasattr(type(model), "layer_gradient_norms")
+    return hasattr(type(model), "measurements")
 
 
 def _network(model):

@@ -11,9 +11,17 @@ from keras_lwsam._tensors import (
     global_norm,
     overlay,
     restrict,
+    scale,
     zeros_like,
 )
-from keras_lwsam.methods.base import Method, Update, displaced, register
+from keras_lwsam.methods.base import (
+    Method,
+    Update,
+    Views,
+    displaced,
+    register,
+    seen,
+)
 from keras_lwsam.methods.look_sam import along_kept, kept_part
 from keras_lwsam.perturbations import along_gradient
 
@@ -111,6 +119,11 @@ class AESAM(Method):
             state={**state, **kept},
             sharpness=ops.where(climbs, sharp.loss - clean.loss, 0.0),
             gradient_norm=global_norm(known),
+            # In a step without a climb all of it is zero.
+            views=tuple(
+                Views(*(scale(tensors, climbs) for tensors in view[:3]))
+                for view in seen(step, epsilon, clean, sharp)
+            ),
         )
 
     def without_climb(self, step, clean, sharp, climbs):

@@ -2,7 +2,13 @@
 
 from keras_lwsam import _arguments
 from keras_lwsam._tensors import add, global_norm, linear, scale
-from keras_lwsam.methods.base import Method, Update, displaced, register
+from keras_lwsam.methods.base import (
+    Method,
+    Update,
+    displaced,
+    register,
+    seen,
+)
 from keras_lwsam.perturbations import clipped_to_ball
 
 
@@ -63,6 +69,7 @@ class AMP(Method):
             state=step.state,
             sharpness=sharp.loss - clean.loss,
             gradient_norm=global_norm(clean.gradients),
+            views=seen(step, delta, clean, sharp),
         )
 
     def climbed(self, delta, gradients):

@@ -14,6 +14,24 @@ from keras_lwsam.perturbations import along_gradient
 register = keras.saving.register_keras_serializable(package="keras_lwsam")
 
 
+class Views(NamedTuple):
+    """What a step saw on its way, for whoever watches: three lists.
+
+    Each has an entry a weight, `None` where there is none.
+
+    Attributes:
+        perturbation: What was added to the weights.
+        clean: The gradient of the loss where the perturbation starts.
+        sharp: The gradient where it ends.
+        share: The part of the samples that it was on.
+    """
+
+    perturbation: list
+    clean: list
+    sharp: list
+    share: Any = 1.0
+
+
 class Update(NamedTuple):
     """What a method hands back for one training step.
 
@@ -34,6 +52,8 @@ class Update(NamedTuple):
             value and the optimizer's memory of it. `None`: all are active.
         afterwards: Function of a `Step` at the updated weights, with `state`
             as its state, to the state to keep; or `None`.
+        views: Tuple of `Views`, one a perturbation; empty where the step has
+            none.
     """
 
     gradients: list
@@ -44,6 +64,7 @@ class Update(NamedTuple):
     measured: list | None = None
     active: list | None = None
     afterwards: Callable | None = None
+    views: tuple = ()
 
 
 class Method(abc.ABC):
@@ -211,6 +232,7 @@ class TwoGradientMethod(Method):
             state=step.state,
             sharpness=sharp.loss - clean_loss,
             gradient_norm=global_norm(restrict(gradients, step.selected)),
+            views=seen(step, epsilon, sharp=sharp),
         )
 
     def update(self, step) -> Update:
@@ -225,9 +247,30 @@ class TwoGradientMethod(Method):
             sharpness=sharp.loss - clean.loss,
             gradient_norm=global_norm(known),
             afterwards=self.afterwards(step, known),
+            views=seen(step, epsilon, clean, sharp),
         )
 
 
 def displaced(step, epsilon):
     """The step's values, those of the selected weights moved by `epsilon`."""
     return add(step.values, restrict(epsilon, step.selected))
+
+
+def seen(step, epsilon, clean=None, sharp=None):
+    """The `views` of an update.
+
+    Args:
+        step: The `Step`.
+        epsilon: List, the perturbation, of which that of the selected weights
+            was added.
+        clean: The evaluation where it starts, if there was one of the loss.
+        sharp: The evaluation where it ends.
+    """
+    nothing = [None] * len(epsilon)
+    return (
+        Views(
+            perturbation=restrict(epsilon, step.selected),
+            clean=nothing if clean is None else clean.gradients,
+            sharp=nothing if sharp is None else sharp.gradients,
+        ),
+    )

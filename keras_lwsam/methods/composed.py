@@ -122,11 +122,16 @@ class BatchSplits(Around):
         step.count_mean(parts)
         shares = [share for _, share in parts]
         # Which weights are active, and what follows, is the same for all.
-        together = updates[0]._replace(active=None, afterwards=None)
-        others = [
-            update._replace(active=None, afterwards=None)
-            for update in updates[1:]
+        averaged = [
+            update._replace(active=None, afterwards=None, views=())
+            for update in updates
         ]
-        return mean_of([together, *others], shares)._replace(
-            active=updates[0].active, afterwards=updates[0].afterwards
+        return mean_of(averaged, shares)._replace(
+            active=updates[0].active,
+            afterwards=updates[0].afterwards,
+            views=tuple(
+                view._replace(share=view.share * share)
+                for update, share in zip(updates, shares, strict=True)
+                for view in update.views
+            ),
         )

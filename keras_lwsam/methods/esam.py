@@ -12,7 +12,13 @@ from keras_lwsam._tensors import (
     scale,
 )
 from keras_lwsam.methods import _samples
-from keras_lwsam.methods.base import Method, Update, displaced, register
+from keras_lwsam.methods.base import (
+    Method,
+    Update,
+    displaced,
+    register,
+    seen,
+)
 
 
 @register
@@ -77,6 +83,7 @@ class ESAM(Method):
             state=step.state,
             sharpness=loss - clean.loss,
             gradient_norm=global_norm(known),
+            views=seen(step, epsilon, clean, sharp),
         )
 
     def perturb(self, step, gradients):

@@ -10,7 +10,13 @@ from keras_lwsam._tensors import (
     subtract,
 )
 from keras_lwsam.combinations import perpendicular
-from keras_lwsam.methods.base import Method, Update, register
+from keras_lwsam.methods.base import (
+    Method,
+    Update,
+    displaced,
+    register,
+    seen,
+)
 from keras_lwsam.perturbations import along_gradient
 
 
@@ -83,8 +89,9 @@ class GAM(Method):
 
         first = step.gradients(at=step.values, wrt=step.ascent)
         g0 = first.gradients
+        epsilon = along_gradient(g0, ascent_rho)
         second = step.gradients(
-            at=moved(step.values, g0, ascent_rho), wrt=step.weights, dense=True
+            at=displaced(step, epsilon), wrt=step.weights, dense=True
         )
         g1 = second.gradients
         w2 = moved(step.values, subtract(g1, g0), rho)
@@ -102,4 +109,5 @@ class GAM(Method):
             measured=g3,
             sharpness=second.loss - first.loss,
             gradient_norm=global_norm(restrict(g0, step.selected)),
+            views=seen(step, epsilon, first, second),
         )

@@ -9,7 +9,13 @@ from keras import ops
 from keras_lwsam import _arguments, schedules
 from keras_lwsam._tensors import global_norm, linear, restrict
 from keras_lwsam.methods import _labels
-from keras_lwsam.methods.base import Method, Update, displaced, register
+from keras_lwsam.methods.base import (
+    Method,
+    Update,
+    displaced,
+    register,
+    seen,
+)
 from keras_lwsam.perturbations import along_gradient
 
 
@@ -109,6 +115,7 @@ class ImbSAM(Method):
             state=step.state,
             sharpness=sharp.loss - climb.loss,
             gradient_norm=global_norm(restrict(climb.gradients, step.selected)),
+            views=seen(step, epsilon, climb, sharp),
         )
 
 

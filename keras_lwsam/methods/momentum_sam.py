@@ -4,7 +4,13 @@ import abc
 
 from keras_lwsam import _arguments, schedules
 from keras_lwsam._tensors import linear, overlay, restrict, scale, zeros_like
-from keras_lwsam.methods.base import Method, Update, displaced, register
+from keras_lwsam.methods.base import (
+    Method,
+    Update,
+    displaced,
+    register,
+    seen,
+)
 from keras_lwsam.perturbations import along_gradient
 
 
@@ -28,7 +34,9 @@ class _Foreseeing(Method):
     def update(self, step):
         direction = restrict(step.state["direction"], step.ascent)
         epsilon = along_gradient(direction, step.radius(self.rho))
-        return self._descend(step, displaced(step, epsilon))
+        return self._descend(step, displaced(step, epsilon))._replace(
+            views=seen(step, epsilon)
+        )
 
     def rest(self, step):
         return self._descend(step, step.values)

@@ -4,7 +4,13 @@ from keras import ops
 
 from keras_lwsam import _arguments, schedules
 from keras_lwsam._tensors import choose, linear, overlay, restrict, zeros_like
-from keras_lwsam.methods.base import Method, Update, displaced, register
+from keras_lwsam.methods.base import (
+    Method,
+    Update,
+    Views,
+    displaced,
+    register,
+)
 from keras_lwsam.perturbations import along_gradient
 
 
@@ -91,6 +97,13 @@ class SAMPa(Method):
         return Update(
             gradients=choose(is_alone, at_y.gradients, mixed),
             state={"gradient": overlay(at_y_before, at_y.gradients)},
+            views=(
+                Views(
+                    restrict(epsilon, step.selected),
+                    at_y_before,
+                    at_x.gradients,
+                ),
+            ),
         )
 
     def rest(self, step):

@@ -11,6 +11,7 @@ from keras_lwsam.methods.base import (
     Update,
     displaced,
     register,
+    seen,
 )
 from keras_lwsam.perturbations import along_gradient
 
@@ -154,6 +155,7 @@ class AUSAM(TwoGradientMethod):
             },
             sharpness=sharp.loss - clean.loss,
             gradient_norm=global_norm(restrict(clean.gradients, step.selected)),
+            views=seen(step, epsilon, clean, sharp),
         )
 
 

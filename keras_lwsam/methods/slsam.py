@@ -6,7 +6,13 @@ from keras import ops
 
 from keras_lwsam import _arguments, schedules
 from keras_lwsam._tensors import combine, global_norm, restrict, squared_norm
-from keras_lwsam.methods.base import Method, Update, displaced, register
+from keras_lwsam.methods.base import (
+    Method,
+    Update,
+    displaced,
+    register,
+    seen,
+)
 from keras_lwsam.perturbations import along_gradient
 
 # Rate at which the probabilities follow the gradient norms.
@@ -108,6 +114,7 @@ class SLSAM(Method):
             gradient_norm=global_norm(restrict(clean.gradients, step.selected)),
             measured=sharp.gradients,
             active=[True if a is None else a for a in active],
+            views=seen(step, epsilon, clean, sharp),
         )
 
 

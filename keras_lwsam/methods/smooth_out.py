@@ -5,7 +5,13 @@ from keras import ops
 
 from keras_lwsam import _arguments
 from keras_lwsam._tensors import in_float32
-from keras_lwsam.methods.base import Method, Update, displaced, register
+from keras_lwsam.methods.base import (
+    Method,
+    Update,
+    displaced,
+    register,
+    seen,
+)
 
 
 @register
@@ -74,4 +80,8 @@ class SmoothOut(Method):
             )
         ]
         noisy = step.gradients(at=displaced(step, epsilon), wrt=step.weights)
-        return Update(gradients=noisy.gradients, state=step.state)
+        return Update(
+            gradients=noisy.gradients,
+            state=step.state,
+            views=seen(step, epsilon, sharp=noisy),
+        )

@@ -1,0 +1,58 @@
+"""What a network is called on: symbolic tensors, without data."""
+
+from collections.abc import Mapping
+
+import keras
+
+
+def own(network):
+    """The inputs that a network was built on.
+
+    Args:
+        network: A built `keras.Model`.
+
+    Returns:
+        A structure of `keras.KerasTensor`s.
+
+    Raises:
+        ValueError: If it does not know them.
+    """
+    try:
+        return network.input
+    except (AttributeError, ValueError):
+        config = network.get_build_config() or {}
+    if "input_shape" not in config:
+        raise ValueError(
+            f"The network {network.name!r} does not know its inputs. Give "
+            "`inputs`: a batch, or keras.KerasTensors in its structure. "
+            "Received: inputs=None"
+        )
+    return _tensors(config["input_shape"], network.input_dtype)
+
+
+def sized(inputs, batch_size, length):
+    """Symbolic tensors like some others, with no dimension left open.
+
+    Args:
+        inputs: A structure of anything that has a shape and a dtype.
+        batch_size: The first dimension, where it is open.
+        length: Any other open dimension.
+    """
+
+    def close(tensor):
+        shape = [length if size is None else size for size in tensor.shape]
+        if shape and tensor.shape[0] is None:
+            shape[0] = batch_size
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        return keras.KerasTensor(tuple(shape), dtype)
+
+    return keras.tree.map_structure(close, inputs)
+
+
+def _tensors(shape, dtype):
+    """Symbolic tensors, from a structure of the shapes of a batch."""
+    if isinstance(shape, Mapping):
+        return {name: _tensors(part, dtype) for name, part in shape.items()}
+    if all(size is None or isinstance(size, int) for size in shape):
+        return keras.KerasTensor((None, *shape[1:]), dtype)
+    return [_tensors(part, dtype) for part in shape]

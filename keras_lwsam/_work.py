@@ -1,0 +1,71 @@
+"""The work of a step: pure numbers, by the weights behind them."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+# Stands among the positions of weights for what every second pass computes
+# again, whichever weights are perturbed.
+REPEATED = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Floating-point operations of a network, by the weights behind them.
+
+    Weights are counted as in `LayerWeights.indices`.
+
+    Args:
+        forward: Mapping from a set of weights to the work of the forward
+            operations that depend on exactly those.
+        backward: Mapping from a set of weights to the work of the backward
+            operations that exactly those need.
+        trained: The weights that the optimizer trains.
+
+    Example:
+
+    >>> from keras_lwsam import costs
+    >>> first, both = frozenset([0]), frozenset([0, 1])
+    >>> second = frozenset([1])  # Two layers of equal work.
+    >>> work = costs.Work(
+    ...     forward={first: 1.0, both: 1.0},
+    ...     backward={first: 2.0, second: 1.0},
+    ...     trained=both,
+    ... )
+    >>> work.cost(second), work.cost(both)
+    (1.4, 2.0)
+    """
+
+    forward: Mapping[frozenset[int], float]
+    backward: Mapping[frozenset[int], float]
+    trained: frozenset[int]
+
+    @property
+    def plain(self) -> float:
+        """The work of one step of the base optimizer."""
+        everything = sum(self.forward.values())
+        return everything + _depending(self.backward, self.trained)
+
+    def cost(
+        self, perturbed: Iterable[int], measured: Iterable[int] | None = None
+    ) -> float:
+        """Cost of a step of two gradients, relative to a plain step.
+
+        Args:
+            perturbed: Positions of the perturbed weights.
+            measured: Positions of those that the first gradient is needed for.
+                Defaults to the perturbed ones.
+        """
+        # A weight without a gradient is not moved.
+        moved = frozenset(perturbed) & frozenset().union(*self.backward)
+        if not moved:
+            return 1.0
+        extra = _depending(self.forward, moved | {REPEATED})
+        extra += _depending(
+            self.backward, moved if measured is None else frozenset(measured)
+        )
+        return 1.0 + extra / self.plain
+
+
+def _depending(work, weights):
+    """The work behind which there is any of some weights."""
+    return sum(w for key, w in work.items() if not key.isdisjoint(weights))

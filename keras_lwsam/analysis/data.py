@@ -1,0 +1,34 @@
+"""Data to look at: read once, and kept."""
+
+import keras
+
+from keras_lwsam import _keras
+
+
+def batches_of(x, y, sample_weight, batch_size) -> list:
+    """All batches of some data, as `(x, y, sample_weight)`, in order.
+
+    Args:
+        x: Whatever `evaluate` takes.
+        y: Targets.
+        sample_weight: Weights of the samples.
+        batch_size: Samples in a batch, for arrays.
+    """
+    if x is None:
+        raise ValueError(
+            "`x` must be the inputs to look at: arrays, or a data set of "
+            "batches. Received: x=None"
+        )
+    adapter = _keras.data_adapter(x, y, sample_weight, batch_size)
+    dataset = adapter.get_tf_dataset()
+    if dataset.cardinality() == -1:
+        raise ValueError(
+            "The data must have an end: all of it is looked at. Take a part of "
+            "it, such as `dataset.take(10)`. Received: an infinite data set"
+        )
+    adapter.on_epoch_begin()
+    batches = [keras.utils.unpack_x_y_sample_weight(b) for b in dataset]
+    adapter.on_epoch_end()
+    if not batches:
+        raise ValueError("The data must have a sample. Received: no batch")
+    return batches

@@ -1,0 +1,204 @@
+r"""What a sharpness-aware step costs, read off the network before training.
+
+A step of the base optimizer makes one pass forward, of F operations, and one
+backward, of B. Relative to it a step of two gradients that perturbs the layers
+S costs
+
+$$ \frac{F + B_S + F_S + B}{F + B} $$
+
+$F_S$ is the work of all operations that depend on a weight of S: they are
+computed again, and what lies upstream is not. $B_S$ is that of the first
+backward pass, which ends at the first layer of S. The loss, the optimizer's
+update and the perturbation itself are not counted.
+
+Loops and conditions, and what follows from them, are computed again in any
+case: TensorFlow's graph mode does not merge two of them. A recurrent layer that
+is not unrolled is a loop.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import keras
+
+from keras_lwsam import _arguments, _checks, _engines, _inputs, _layers
+from keras_lwsam._work import REPEATED, Work
+
+__all__ = ["Costs", "LayerCost", "Work", "layer_costs"]
+
+
+class LayerCost(NamedTuple):
+    """One layer in the table of costs.
+
+    Attributes:
+        path: Its path, as in `LWSAMModel.layer_paths`.
+        kind: Name of its class.
+        shapes: Shapes of its trainable weights.
+        share: Its share of the work of a plain step, forward and backward: of
+            the operations that read its weights, and of those after them, up
+            to the next layer.
+        alone: Cost of a step that perturbs this layer only, relative to a
+            plain step.
+    """
+
+    path: str
+    kind: str
+    shapes: tuple[tuple[int, ...], ...]
+    share: float
+    alone: float
+
+    @property
+    def parameters(self) -> int:
+        """The number of its trainable parameters."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What steps on a network cost. Made by `layer_costs`.
+
+    Attributes:
+        layers: A `LayerCost` for each perturbable layer, input side first.
+        work: The `Work` of the network.
+        weights: Dict from the path of each of these layers to the positions
+            of its weights in `work`.
+    """
+
+    layers: tuple[LayerCost, ...]
+    work: Work
+    weights: Mapping[str, tuple[int, ...]]
+
+    def predict(self, paths: Iterable[str]) -> float:
+        """Cost of a step of two gradients, relative to the base optimizer's.
+
+        Args:
+            paths: Paths of the perturbed layers.
+
+        Raises:
+            ValueError: If there is no such layer.
+        """
+        paths = [paths] if isinstance(paths, str) else list(paths)
+        unknown = [path for path in paths if path not in self.weights]
+        if unknown:
+            raise ValueError(
+                "`paths` must be paths of layers that can be perturbed: "
+                f"{list(self.weights)}. Received: {unknown}"
+            )
+        return self.work.cost(i for path in paths for i in self.weights[path])
+
+
+def layer_costs(
+    network: keras.Model,
+    inputs=None,
+    *,
+    batch_size: int = 32,
+    length: int = 128,
+) -> Costs:
+    """What it costs to perturb each layer of a network.
+
+    The network is traced once and not run. In TensorFlow's graph mode the
+    products and convolutions that a step executes are those counted here.
+
+    Args:
+        network: A built `keras.Model`.
+        inputs: A batch, or `keras.KerasTensor`s in its structure, for a
+            network that does not know its inputs. Defaults to its own.
+        batch_size: Number of samples where `inputs` leave it open. Only what
+            does not depend on samples (a norm of a kernel) has another share
+            at another size. Defaults to 32, as in `fit`.
+        length: What any other open dimension is taken to be, such as the
+            length of a sequence. Defaults to 128.
+
+    Returns:
+        The `Costs`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the network is not built, does not know its inputs, or
+            cannot be called on inputs of this size.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_lwsam import costs
+    >>> network = keras.Sequential([
+    ...     keras.Input((64,)),
+    ...     keras.layers.Dense(64, name="hidden"),
+    ...     keras.layers.Dense(64, name="logits"),
+    ... ])
+    >>> table = costs.layer_costs(network)
+    >>> [round(layer.alone, 1) for layer in table.layers]
+    [1.8, 1.4]
+    >>> table.predict([layer.path for layer in table.layers])
+    2.0
+    """
+    _checks.network(network)
+    _arguments.count("batch_size", batch_size)
+    _arguments.count("length", length)
+    _engines.current()
+    from keras_lwsam._engines import operations
+
+    if inputs is None:
+        inputs = _inputs.own(network)
+    inputs = _inputs.sized(inputs, batch_size, length)
+    layers = _layers.all_layers(network)
+    weights = [weight for layer in layers for weight in layer.weights]
+    try:
+        found = operations.of_network(network, inputs, weights)
+    except Exception as error:
+        shapes = keras.tree.map_structure(lambda part: part.shape, inputs)
+        raise ValueError(
+            "The network could not be called on inputs of these shapes. Give "
+            "`length` where a dimension is open, and `inputs` where the "
+            f"network does not know its own. Received: {shapes}; the error is "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return tabulate(found, layers, network.trainable_variables)
+
+
+def tabulate(operations, layers, trainable) -> Costs:
+    """The `Costs` of a list of operations.
+
+    Args:
+        operations: List of operations, as engines describe them.
+        layers: The network's layers, as `all_layers` gives them.
+        trainable: The network's trainable variables.
+    """
+    alive = {id(variable) for variable in trainable}
+    weights = [weight for layer in layers for weight in layer.weights]
+    trained = frozenset(i for i, w in enumerate(weights) if id(w) in alive)
+    layer_of = [n for n, layer in enumerate(layers) for _ in layer.weights]
+    forward = collections.defaultdict(float)
+    backward = collections.defaultdict(float)
+    own = collections.defaultdict(float)
+    for operation in operations:
+        again = {REPEATED} if operation.is_repeated else ()
+        forward[operation.weights.union(again)] += operation.work
+        for needing in operation.gradients:
+            backward[needing] += operation.work
+        if operation.reads:
+            passes = 1 + sum(
+                not trained.isdisjoint(needing)
+                for needing in operation.gradients
+            )
+            last = max(layer_of[i] for i in operation.reads)
+            own[layers[last].path] += passes * operation.work
+    work = Work(dict(forward), dict(backward), trained)
+    perturbable = _layers.perturbable(layers, trainable)
+    return Costs(
+        tuple(
+            LayerCost(
+                path=layer.path,
+                kind=type(layer.layer).__name__,
+                shapes=tuple(tuple(w.shape) for w in layer.weights),
+                share=own[layer.path] / (work.plain or 1.0),
+                alone=work.cost(layer.indices),
+            )
+            for layer in perturbable
+        ),
+        work,
+        {layer.path: layer.indices for layer in perturbable},
+    )

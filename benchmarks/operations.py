@@ -12,8 +12,8 @@ from tensorflow.python.eager import context
 KINDS = {
     "convolution": r"(_Mkl|_Fused|Native|Fused)*Conv2D$",
     "convolution_backward": r"(_Mkl|Native)*Conv2DBackprop.*",
-    "product": r"(_Mkl|_Fused|Native|Fused)*(Batch)?MatMul(V2|V3)?|Einsum|"
-    r"XlaDot(V2)?",
+    "product": r"(_Mkl|_Fused|Native|Fused)*(Batch)?MatMul(V2|V3)?|"
+    r"(_Mkl)?Einsum|XlaDot(V2)?",
     "random": r"StatelessRandom(Uniform|Normal)\w*|"
     r"StatelessTruncatedNormal\w*",
 }

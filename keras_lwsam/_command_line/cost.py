@@ -1,0 +1,183 @@
+"""`cost`: what a step costs that perturbs some layers of a saved network."""
+
+import argparse
+import json
+
+import numpy as np
+
+from keras_lwsam import _layers, methods, selection
+from keras_lwsam._command_line import networks
+from keras_lwsam._command_line.arguments import UsageError, add_network
+from keras_lwsam._command_line.tables import times
+
+TEXT = """\
+What a step costs that perturbs some layers, in units of a step of the base
+optimizer: the floating-point operations of a method of two gradients, such as
+SAM or layer-wise SAM.
+
+A number of layers, or a share of them, means those of the largest gradient
+norm. A saved LWSAMModel knows the norms; of another network the cheapest and
+the dearest choice are told.
+"""
+EXAMPLES = """\
+examples:
+  keras_lwsam cost network.keras --layers all
+  keras_lwsam cost network.keras --layers 3
+  keras_lwsam cost network.keras --layers 0.25
+  keras_lwsam cost network.keras --layers logits 'encoder/block_1[01]/.*'
+  keras_lwsam cost run.keras              the layers that the run perturbs now
+"""
+
+
+def add_to(commands):
+    """Adds the command to the parser."""
+    command = commands.add_parser(
+        "cost",
+        help="predict what it costs to perturb some layers",
+        description=TEXT,
+        epilog=EXAMPLES,
+    )
+    add_network(command)
+    command.add_argument(
+        "--layers",
+        nargs="+",
+        action=_Layers,
+        metavar="LAYERS",
+        help="a number of layers; a share in (0, 1], written with a point; "
+        "'all'; or layer paths and regular expressions. Needed unless the file "
+        "is that of an LWSAMModel",
+    )
+    command.set_defaults(run=run)
+
+
+class _Layers(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            setattr(namespace, self.dest, selection.get(_argument(values)))
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+
+
+def _argument(words):
+    """The `layers` argument of `LWSAMModel` that some words mean."""
+    if len(words) > 1:
+        return words
+    for convert in (int, float):
+        try:
+            return convert(words[0])
+        except ValueError:
+            continue
+    return words[0]
+
+
+def run(arguments):
+    """Prints the prediction."""
+    saved = networks.load(arguments)
+    if arguments.layers is None and saved.wrapper is None:
+        raise UsageError(
+            "The file is that of a plain network, which perturbs no layers. "
+            "Say which, such as --layers 0.25. "
+            f"Received: {arguments.file!r}"
+        )
+    try:
+        described = describe(saved, arguments.layers)
+    except ValueError as error:
+        raise UsageError(error) from error
+    if arguments.json:
+        print(json.dumps(described, indent=2))
+    else:
+        print("\n".join(_lines(described)))
+
+
+def describe(saved, chosen=None) -> dict:
+    """What there is to say of a choice of layers, as JSON has it.
+
+    Args:
+        saved: A `networks.Saved`.
+        chosen: A `selection.Selection`, or `None`: that of the wrapper.
+
+    Raises:
+        ValueError: If the network does not allow the selection.
+    """
+    described = {
+        "network": saved.network.name,
+        "layers": len(saved.costs.layers),
+        "cost_all": saved.costs.predict(saved.costs.weights),
+    }
+    if chosen is None:
+        return {**described, **_of_wrapper(saved)}
+    layers = _layers.perturbable(
+        _layers.all_layers(saved.network), saved.network.trainable_variables
+    )
+    observations = None
+    if isinstance(chosen, selection.LargestGradientNorm) and chosen.num_layers:
+        observations = _observations(saved.wrapper)
+        if observations is None:
+            return {**described, **_range(saved.costs, chosen.count(layers))}
+    paths = [layers[i].path for i in chosen.resolve(layers, observations)]
+    cost = saved.costs.predict(paths)
+    return {**described, "selected": paths, "cost": cost}
+
+
+def _of_wrapper(saved):
+    """What a wrapper perturbs now, as it is told to."""
+    wrapper, adaptation = saved.wrapper, saved.wrapper._adaptation
+    measured = None
+    if wrapper.perturbation_norm == "all":
+        measured = adaptation.perturbable_indices()
+    cost = saved.costs.work.cost(adaptation.weight_indices(), measured)
+    described = {"selected": wrapper.selected_layers, "cost": cost}
+    if not isinstance(wrapper.method, methods.TwoGradientMethod):
+        described["method"] = type(wrapper.method).__name__
+    return described
+
+
+def _range(costs, count):
+    """The cheapest and the dearest so many layers."""
+    ranked = sorted(costs.layers, key=lambda layer: layer.alone)
+    paths = [layer.path for layer in ranked]
+    return {
+        "number": count,
+        "cheapest": costs.predict(paths[:count]),
+        "dearest": costs.predict(paths[-count:]),
+    }
+
+
+def _observations(wrapper):
+    """The norms that a run has measured; `None` if there are none."""
+    if wrapper is None:
+        return None
+    norms = wrapper.epoch_layer_gradient_norms
+    if not any(norms.values()):
+        norms = wrapper.layer_gradient_norms
+    if not any(norms.values()):
+        return None
+    squared = np.zeros(len(wrapper._weights_of_network))
+    for layer in wrapper._adaptation.layers:
+        squared[layer.indices[0]] = norms[layer.path] ** 2
+    return selection.Observations(squared, tuple(wrapper.selected_layers))
+
+
+def _lines(described):
+    number = described.get("number", len(described.get("selected", ())))
+    of_all = f"(all {described['layers']}: {times(described['cost_all'])})"
+    yield f"Of {described['layers']} layers, {number} are perturbed" + (
+        ":" if number and "selected" in described else "."
+    )
+    if "number" in described:
+        yield (
+            "A step takes, in units of the work of one of the base optimizer,\n"
+            f"from {times(described['cheapest'])} for the cheapest {number} to "
+            f"{times(described['dearest'])} for the dearest {of_all}."
+        )
+        return
+    yield from (f"  {path}" for path in described["selected"])
+    yield (
+        f"A step takes {times(described['cost'])} times the work of one of the "
+        f"base optimizer {of_all}."
+    )
+    if "method" in described:
+        yield (
+            "That is by a method of two gradients; the cost of "
+            f"{described['method']} is on its card."
+        )

@@ -106,6 +106,25 @@ def look(folder, model, data, args, line=None):
         landscape.save(folder / f"{name}.npz")
 
 
+def draw(out):
+    """Writes some of the pictures of the report as files of their own."""
+    runs = {name: plots.read_run(out / folder) for folder, name in WAYS}
+    last = runs["layer-wise SAM"]
+    figures = {
+        "comparison": plots.comparison(runs),
+        "layers": plots.layer_norms(last.layer_norms),
+        "spectrum": plots.eigenvalue_spectrum(last.sharpness),
+        "training_plane": plots.landscape(last.landscapes["training_plane"]),
+        "random_plane": plots.surface(last.landscapes["random_plane"]),
+        "line_from_sgd": plots.landscape(last.landscapes["line_from_sgd"]),
+    }
+    folder = out / "pictures"
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png")
+    return folder
+
+
 def parse(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -115,7 +134,7 @@ def parse(arguments=None):
     add_training_arguments(parser, epochs=12, batch_size=64)
     options = (
         ("--images", 60000, "training images, the first so many"),
-        ("--samples", 512, "of those, on how many sharpness is measured"),
+        ("--samples", 256, "of those, on how many sharpness is measured"),
         ("--measurements", 6, "how often it is measured, at most"),
         ("--eigenvalues", 3, "number of Hessian eigenvalues"),
         ("--points", 21, "points on each axis of a landscape"),
@@ -147,7 +166,8 @@ def main(arguments=None):
     print(f"\n{'':16}{'test accuracy':>14}{'test loss':>11}")
     for name, result in results.items():
         print(f"{name:16}{result['accuracy']:>14.2%}{result['loss']:>11.3f}")
-    print(f"\nThe report: {plots.report(args.out)}")
+    print(f"\nPictures: {draw(args.out)}")
+    print(f"The report: {plots.report(args.out)}")
 
 
 if __name__ == "__main__":

@@ -184,36 +184,43 @@ def has_metrics_of_keras(network):
 
 
 @contextlib.contextmanager
+def _with_attributes(pairs):
+    """Lets objects have other attributes: `(object, attributes)` pairs."""
+    # Not by `setattr`: Keras would track them.
+    kept = []
+    try:
+        for thing, attributes in pairs:
+            own = vars(thing)
+            old = {name: own[name] for name in attributes if name in own}
+            kept.append((own, attributes, old))
+            own.update(attributes)
+        yield
+    finally:
+        for own, attributes, old in kept:
+            for name, value in attributes.items():
+                # The replicas take turns; another may have been first.
+                if own.get(name) is value:
+                    del own[name]
+                if old.get(name, value) is not value:
+                    own[name] = old[name]
+
+
 def already_reduced(optimizer):
     """Lets an optimizer take gradients that are those of all replicas."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    own = vars(optimizer)
-    own["_all_reduce_sum_gradients"] = list
-    try:
-        yield
-    finally:
-        # The replicas take turns; another may have been first.
-        own.pop("_all_reduce_sum_gradients", None)
+    return _with_attributes([(optimizer, {"_all_reduce_sum_gradients": list})])
 
 
-@contextlib.contextmanager
 def lend_compiled(model, network):
     """Lets `network` compute losses and metrics as `model` was compiled.
 
     A network may override `compute_loss` or `compute_metrics`; those must run,
     on the network, with the losses and metrics given to the wrapper.
     """
-    # Not by `setattr`: Keras would track a second owner of the metrics.
-    own = vars(network)
-    kept = {name: own[name] for name in _COMPILED}
-    own.update({name: vars(model)[name] for name in _COMPILED})
-    try:
-        yield
-    finally:
-        own.update(kept)
+    lent = {name: vars(model)[name] for name in _COMPILED}
+    return _with_attributes([(network, lent)])
 
 
-@contextlib.contextmanager
 def in_float32(layers):
     """Lets `layers` of 16-bit weights compute in float32, 16 bits outside.
 
@@ -221,20 +228,31 @@ def in_float32(layers):
     its last place. In 16 bits it would round to nothing; so the layers that
     are perturbed take float32 weights, and hand on what they always do.
     """
-    kept = [(layer, dict(vars(layer))) for layer in layers]
-    try:
-        for layer, _ in kept:
-            own = vars(layer)
-            own["call"] = _casting_back(layer.compute_dtype, layer.call)
-            own["_dtype_policy"] = keras.dtype_policies.DTypePolicy("float32")
-        yield
-    finally:
-        for layer, attributes in kept:
-            for name in ("_dtype_policy", "call"):
-                if name in attributes:
-                    vars(layer)[name] = attributes[name]
-                else:
-                    vars(layer).pop(name, None)
+    policy = keras.dtype_policies.DTypePolicy("float32")
+    return _with_attributes(
+        [
+            (
+                layer,
+                {
+                    "call": _casting_back(layer.compute_dtype, layer.call),
+                    "_dtype_policy": policy,
+                },
+            )
+            for layer in layers
+        ]
+    )
+
+
+def wholly_in_float32(network):
+    """Lets all layers of 16 bits compute in float32, and hand that on."""
+    policy = keras.dtype_policies.DTypePolicy("float32")
+    return _with_attributes(
+        [
+            (layer, {"_dtype_policy": policy})
+            for layer in walk_layers(network)
+            if layer.compute_dtype in ("float16", "bfloat16")
+        ]
+    )
 
 
 def _casting_back(dtype, call):
@@ -257,7 +275,6 @@ NO_SAMPLE_LOSSES = (
 )
 
 
-@contextlib.contextmanager
 def per_sample(model):
     """Lets compiled losses have one value for each sample, or refuses them.
 
@@ -272,17 +289,9 @@ def per_sample(model):
                 f"{NO_SAMPLE_LOSSES} Received: a loss of the reduction "
                 f"{loss.reduction!r}"
             )
-    kept = [(loss, dict(vars(loss))) for loss in losses]
-    try:
-        for loss in losses:
-            vars(loss)["call"] = _one_value_each(loss.call)
-        yield
-    finally:
-        for loss, attributes in kept:
-            if "call" in attributes:
-                vars(loss)["call"] = attributes["call"]
-            else:
-                vars(loss).pop("call", None)
+    return _with_attributes(
+        [(loss, {"call": _one_value_each(loss.call)}) for loss in losses]
+    )
 
 
 def _one_value_each(call):
@@ -303,16 +312,10 @@ def _one_value_each(call):
     return call_and_average
 
 
-@contextlib.contextmanager
 def without_regularization(network):
     """Lets `network` have no regularization and no `add_loss`."""
-    own = vars(network)
-    kept = own["_losses_override"]
-    own["_losses_override"] = [keras.ops.zeros(())]
-    try:
-        yield
-    finally:
-        own["_losses_override"] = kept
+    nothing = [keras.ops.zeros(())]
+    return _with_attributes([(network, {"_losses_override": nothing})])
 
 
 def slots_of(optimizer, variable):

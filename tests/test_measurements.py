@@ -168,8 +168,7 @@ def test_an_epoch_is_the_root_mean_square_of_its_steps():
         for i in range(3)
     ]
     inner = sum(
-        p["cosine"] * s * c
-        for p, s, c in zip(parts, sharp, clean, strict=True)
+        p["cosine"] * s * c for p, s, c in zip(parts, sharp, clean, strict=True)
     )
     expected = inner / norm(sharp) / norm(clean)
     whole = tracker.model_history[3]

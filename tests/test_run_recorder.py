@@ -45,7 +45,7 @@ def test_the_configuration_says_what_was_trained_and_how(tmp_path):
     assert aware["schedule"] == "EverySteps(k=2)"
     assert run["optimizer"]["class"] == "SGD"
     assert run["optimizer"]["momentum"] == 0.9
-    assert run["optimizer"]["learning_rate"] == pytest.approx(0.1)
+    assert run["optimizer"]["learning_rate"] == 0.1
     assert run["loss"] == "sparse_categorical_crossentropy"
     assert run["network"]["parameters"] == dense_network().count_params()
     assert run["fit"] == {"epochs": 2, "steps": 2}

@@ -39,6 +39,10 @@ def test_it_trains_looks_and_reports(tmp_path, capsys):
     for name in ("SGD", "SAM", "layer-wise SAM"):
         assert re.search(rf"^{name} +\d+\.\d\d% +\d", printed, re.MULTILINE)
     assert str(out / "report.html") in printed
+    pictures = sorted((out / "pictures").iterdir())
+    assert len(pictures) == 6
+    for picture in pictures:
+        assert picture.read_bytes().startswith(b"\x89PNG")
     page = (out / "report.html").read_text()
     assert page.count("<img") > 20
     perturbed = {}

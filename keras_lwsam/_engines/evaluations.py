@@ -1,22 +1,34 @@
 """Loss, gradients and Hessian products of one network, outside training."""
 
+import contextlib
+
 import tensorflow as tf
 
+from keras_lwsam import _keras
 from keras_lwsam._engines.gradients import dense
-from keras_lwsam._tensors import dot
+from keras_lwsam._engines.variables import snapshot
+from keras_lwsam._tensors import dot, in_float32
+
+# Of its gradient TensorFlow takes the derivative to be zero.
+_ONCE = "ResizeBilinearGrad"
 
 
 class Evaluations:
     """Compiled functions of a batch and of the values of the weights.
 
+    Layers of 16 bits compute in float32: differences of losses, and second
+    derivatives, are lost in 16 bits.
+
     Args:
-        make_engine: Function without arguments to an engine.
+        network: The `keras.Model`.
+        make_engine: Function without arguments to an engine for it.
         wrt: Indices of the weights to differentiate with respect to.
         training: Whether the network is called as in training.
         eagerly: Whether nothing is compiled.
     """
 
-    def __init__(self, make_engine, wrt, training, eagerly):
+    def __init__(self, network, make_engine, wrt, training, eagerly):
+        self._network = network
         self._make_engine = make_engine
         self._wrt = tuple(wrt)
         self._training = training
@@ -24,6 +36,10 @@ class Evaluations:
         self.loss = compiled(self._loss)
         self.gradients = compiled(self._gradients)
         self.product = compiled(self._product)
+
+    def values(self, variables):
+        """The present values, tensors of at least float32."""
+        return [in_float32(value) for value in snapshot(variables)]
 
     def _loss(self, batch, at):
         """The loss, a scalar."""
@@ -43,16 +59,61 @@ class Evaluations:
         $$ H v = \nabla \langle \nabla L(w), v \rangle $$
         """
         leaves = [at[i] for i in self._wrt]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with (
+            _moments_of_all_orders(),
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+        ):
             tape.watch(leaves)
             slope = dot(self._gradients(batch, at), vectors)
         products = tape.gradient(slope, leaves)
+        self._refuse_what_is_differentiated_once()
         return [
             tf.zeros_like(leaf) if product is None else dense(product)
             for leaf, product in zip(leaves, products, strict=True)
         ]
 
+    def _refuse_what_is_differentiated_once(self):
+        if tf.executing_eagerly():
+            # There is no graph to look at; so much can be known.
+            resizes = any(
+                getattr(layer, "interpolation", None) == "bilinear"
+                for layer in _keras.walk_layers(self._network)
+            )
+        else:
+            graph = tf.compat.v1.get_default_graph()
+            resizes = any(op.type == _ONCE for op in graph.get_operations())
+        if resizes:
+            raise ValueError(
+                "The Hessian of this network cannot be had: TensorFlow has no "
+                "second derivative of bilinear resizing. Leave eigenvalues and "
+                "trace out, or take interpolation='nearest'. "
+                f"Received: {self._network.name!r}, which resizes"
+            )
+
     def _evaluate(self, batch, at, wrt):
-        return self._make_engine().gradients(
-            batch, at, wrt, dense=True, training=self._training
-        )
+        with _keras.wholly_in_float32(self._network):
+            return self._make_engine().gradients(
+                batch, at, wrt, dense=True, training=self._training
+            )
+
+
+@contextlib.contextmanager
+def _moments_of_all_orders():
+    """Lets normalization layers have right second derivatives.
+
+    In the variance of `tf.nn.moments` the mean is a constant. That leaves the
+    gradient as it is, and not what comes of differentiating it again.
+    """
+
+    def moments(x, axes, shift=None, keepdims=False, name=None):
+        mean = tf.reduce_mean(x, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
+        if not keepdims:
+            mean = tf.squeeze(mean, axes)
+        return mean, variance
+
+    kept, tf.nn.moments = tf.nn.moments, moments
+    try:
+        yield
+    finally:
+        tf.nn.moments = kept

@@ -30,6 +30,7 @@ from keras_lwsam._engines.variables import (
     give_back,
     inactive,
     moved,
+    snapshot,
     write_all,
 )
 from keras_lwsam._tensors import in_float32
@@ -86,7 +87,7 @@ class TensorFlowEngine:
         """Takes the snapshot: what the passes that follow start from."""
         # All passes of a step read these tensors, never a variable: so what
         # they have in common is the same graph node, and is computed once.
-        self.values = [tf.convert_to_tensor(v.value) for v in self._weights]
+        self.values = snapshot(self._weights)
         known = {id(v) for v in self._weights}
         self._rest = [
             (v, tf.convert_to_tensor(v.value))

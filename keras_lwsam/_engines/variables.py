@@ -5,6 +5,11 @@ import tensorflow as tf
 from keras_lwsam import _keras
 
 
+def snapshot(variables):
+    """The present values of Keras variables, as tensors."""
+    return [tf.convert_to_tensor(v.value) for v in variables]
+
+
 def after(tensor):
     """A context whose assignments wait for a tensor.
 

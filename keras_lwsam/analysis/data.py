@@ -21,7 +21,10 @@ def batches_of(x, y, sample_weight, batch_size) -> list:
         )
     adapter = _keras.data_adapter(x, y, sample_weight, batch_size)
     dataset = adapter.get_tf_dataset()
-    if dataset.cardinality() == -1:
+    is_endless = dataset.cardinality() == -1
+    if isinstance(x, keras.utils.PyDataset):
+        is_endless = adapter.num_batches is None
+    if is_endless:
         raise ValueError(
             "The data must have an end: all of it is looked at. Take a part of "
             "it, such as `dataset.take(10)`. Received: an infinite data set"

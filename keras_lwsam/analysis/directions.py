@@ -7,7 +7,20 @@ import keras
 import numpy as np
 
 from keras_lwsam import _arguments
-from keras_lwsam.analysis.objective import variables_of
+from keras_lwsam.analysis.objective import network_of, variables_of
+
+_NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+)
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
 
 
 class Frame(NamedTuple):
@@ -52,10 +65,10 @@ class RandomDirections(Directions):
        \lVert w_{i,j} \rVert_2 , $$
 
     so that landscapes of networks whose weights differ in scale can be
-    compared. A filter is what makes one output of a kernel: its slice along
-    the last axis (along the last two of a depthwise kernel); a row of an
-    embedding. Vectors, such as biases and the weights of normalization
-    layers, do not move.
+    compared. A filter is what makes one output of a kernel: mostly its slice
+    along the last axis; that along the last two of a depthwise kernel, and
+    along the last but one of a transposed convolution; a row of an embedding.
+    Vectors, biases and the weights of normalization layers do not move.
 
     Args:
         dimensions: `1` or `2`. Defaults to `2`.
@@ -108,27 +121,39 @@ def _random_direction(objective, generator):
     for variable, layer in zip(
         objective.variables, objective.layer_of, strict=True
     ):
-        if id(variable) not in moves or len(variable.shape) < 2:
+        if id(variable) not in moves or not _has_filters(layer, variable):
             direction.append(None)
             continue
         value = keras.ops.convert_to_numpy(
             keras.ops.cast(variable.value, "float64")
         )
         noise = generator.normal(size=value.shape)
-        axes = _axes_of_a_filter(layer, value.ndim)
+        axes = _axes_of_a_filter(layer, variable)
         length = np.sqrt(np.sum(noise**2, axes, keepdims=True))
         wanted = np.sqrt(np.sum(value**2, axes, keepdims=True))
         direction.append(noise * wanted / length)
     return direction
 
 
-def _axes_of_a_filter(layer, rank):
+def _has_filters(layer, variable):
+    return (
+        len(variable.shape) > 1
+        and "bias" not in variable.name
+        and not isinstance(layer, _NORMALIZATIONS)
+    )
+
+
+def _axes_of_a_filter(layer, variable):
+    axes = range(len(variable.shape))
     if isinstance(layer, keras.layers.Embedding):
-        return (rank - 1,)
-    depthwise = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-    if isinstance(layer, depthwise):
-        return tuple(range(rank - 2))
-    return tuple(range(rank - 1))
+        kept = axes[:-1]
+    elif isinstance(layer, _TRANSPOSED):
+        kept = axes[-2:-1]
+    elif isinstance(layer, _DEPTHWISE) or variable.name == "depthwise_kernel":
+        kept = axes[-2:]
+    else:
+        kept = axes[-1:]
+    return tuple(axis for axis in axes if axis not in kept)
 
 
 class LineTo(Directions):
@@ -185,22 +210,13 @@ def arrays_of(objective, model):
         model: A model, or arrays as its `get_weights` returns.
     """
     if isinstance(model, keras.Model):
-        variables, _ = variables_of(getattr(model, "model", model))
+        variables, _ = variables_of(network_of(model))
         arrays = [
             keras.ops.convert_to_numpy(keras.ops.cast(v.value, "float64"))
             for v in variables
         ]
     else:
-        # `get_weights` has an order of its own.
-        own = objective.network.weights
-        given = dict(zip(map(id, own), model, strict=False))
-        if len(own) != len(model):
-            given = {}
-        arrays = [
-            np.asarray(given[id(v)], "float64")
-            for v in objective.variables
-            if id(v) in given
-        ]
+        arrays = _in_order(objective, model)
     shapes = [array.shape for array in arrays]
     expected = [tuple(v.shape) for v in objective.variables]
     if shapes != expected:
@@ -209,3 +225,14 @@ def arrays_of(objective, model):
             f"Expected the shapes {expected}. Received: {shapes}"
         )
     return arrays
+
+
+def _in_order(objective, given):
+    """What `get_weights` of the network, or of its wrapper, has returned."""
+    own = objective.network.weights
+    if len(given) < len(own):
+        return [np.asarray(array) for array in given]
+    # A wrapper has weights of its own before those of the network.
+    pairs = zip(own, given[-len(own) :], strict=True)
+    arrays = {id(v): np.asarray(array, "float64") for v, array in pairs}
+    return [arrays[id(v)] for v in objective.variables]

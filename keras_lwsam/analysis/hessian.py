@@ -30,8 +30,12 @@ def hessian_eigenvalues(
 
     by the implicitly restarted Lanczos method of `scipy.sparse.linalg.eigsh`
     over Hessian-vector products, about 20 of them and more for each restart;
-    each costs about as much as two gradients of all of the data. The Hessian
-    itself is never formed (but for at most 20 weights).
+    with k > 1 about 20 more, to see whether an eigenvalue occurs more than
+    once. Each costs about as much as two gradients of all of the data. The
+    Hessian itself is never formed (but for at most 20 weights).
+
+    Layers that overwrite their gradients (`SpectralNormalization` in training)
+    have no Hessian; bilinear resizing has none in TensorFlow, and is refused.
 
     Args:
         model: A compiled model, or an `Objective`, which holds its data.
@@ -57,7 +61,8 @@ def hessian_eigenvalues(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or if the network has no
+            second derivatives.
         ImportError: If scipy is not installed.
         RuntimeError: If `max_products` do not suffice, or if loss or gradient
             are not finite.
@@ -120,20 +125,46 @@ def largest_eigenvalues(
         hessian = np.stack([product(row) for row in np.eye(size)])
         values = np.linalg.eigvalsh((hessian + hessian.T) / 2.0)
         return values[::-1][:k]
-    start = np.random.default_rng(seed).normal(size=size)
-    if not product(start).any():
+    generator = np.random.default_rng(seed)
+    if not product(generator.normal(size=size)).any():
         # A zero matrix has no Krylov space to iterate in.
         return np.zeros(k)
-    operator = linalg.LinearOperator((size, size), product, dtype="float64")
-    values = linalg.eigsh(
-        operator,
-        k,
-        which="LA",
-        v0=start,
-        tol=tol,
-        return_eigenvectors=False,
-    )
-    return np.sort(values)[::-1]
+
+    def largest(function, number):
+        operator = linalg.LinearOperator(
+            (size, size), function, dtype="float64"
+        )
+        start = generator.normal(size=size)
+        return linalg.eigsh(operator, number, which="LA", v0=start, tol=tol)
+
+    values, vectors = largest(product, k)
+    while k > 1:
+        # A Krylov space knows each eigenvalue once, however often it occurs:
+        # what is there beside the eigenvectors that are known?
+        more, vector = largest(_beside(vectors, values, product), 1)
+        if more[0] <= np.sort(values)[-k] + tol * np.abs(values).max():
+            break
+        values = np.concatenate([values, more])
+        vectors = np.linalg.qr(np.concatenate([vectors, vector], axis=1))[0]
+    return np.sort(values)[::-1][:k]
+
+
+def _beside(vectors, values, product):
+    """The same product on what is orthogonal to some vectors.
+
+    They themselves become eigenvectors of a value below all others.
+    """
+    below = 2.0 * np.abs(values).max()
+
+    def project(vector):
+        return vector - vectors @ (vectors.T @ vector)
+
+    def function(vector):
+        vector = np.ravel(vector)
+        inside = vectors @ (vectors.T @ vector)
+        return project(product(vector - inside)) - below * inside
+
+    return function
 
 
 def hessian_trace(

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -102,19 +103,27 @@ class Landscape:
             ValueError: If the file is no landscape.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
-                dimensions = data["losses"].ndim
+            with open(path, "rb") as file:
+                arrays = dict(np.load(file, allow_pickle=False))
+                dimensions = arrays["losses"].ndim
                 return cls(
                     coordinates=tuple(
-                        data[f"coordinates_{i}"] for i in range(dimensions)
+                        arrays[f"coordinates_{i}"] for i in range(dimensions)
                     ),
-                    labels=tuple(data["labels"].tolist()),
-                    path_labels=tuple(data["path_labels"].tolist()),
-                    name=str(data["name"]),
-                    **{name: data[name] for name in _ARRAYS},
+                    labels=tuple(arrays["labels"].tolist()),
+                    path_labels=tuple(arrays["path_labels"].tolist()),
+                    name=str(arrays["name"]),
+                    **{name: arrays[name] for name in _ARRAYS},
                 )
-        except (KeyError, AttributeError, EOFError, zipfile.BadZipFile) as e:
+        except (
+            EOFError,
+            KeyError,
+            TypeError,
+            ValueError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise ValueError(
                 "The file must be a landscape, as `Landscape.save` writes it. "
-                f"Received: {os.fspath(path)!r} ({e})"
-            ) from e
+                f"Received: {os.fspath(path)!r} ({error})"
+            ) from error

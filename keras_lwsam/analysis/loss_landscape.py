@@ -92,7 +92,8 @@ def loss_landscape(
         raise ValueError(
             f"`num_points` must be at least 2. Received: {num_points!r}"
         )
-    _arguments.choice("verbose", str(verbose), ("0", "1"))
+    if isinstance(verbose, str) or verbose not in (0, 1):
+        raise ValueError(f"`verbose` must be 0 or 1. Received: {verbose!r}")
     objective = objective_of(model, x, y, sample_weight, batch_size, training)
     frame = directions.frame(objective)
     number = len(frame.directions)
@@ -123,30 +124,20 @@ def _mover(objective, directions):
     """Function from a point of the frame to the values of all variables."""
     origin = objective.values
 
-    def tensor(array, value):
-        if array is None:
-            return None
-        # 16-bit weights move in float32; what they round to comes later.
-        is_double = ops.dtype(value) == "float64"
-        return ops.convert_to_tensor(
-            array, "float64" if is_double else "float32"
-        )
-
     moves = [
-        [tensor(d[i], value) for d in directions]
+        [
+            None if d[i] is None else ops.convert_to_tensor(d[i], value.dtype)
+            for d in directions
+        ]
         for i, value in enumerate(origin)
     ]
 
     def place(point):
         values = []
-        for variable, value, parts in zip(
-            objective.variables, origin, moves, strict=True
-        ):
+        for value, parts in zip(origin, moves, strict=True):
             for step, part in zip(point, parts, strict=True):
                 if part is not None:
-                    value = ops.cast(value, part.dtype) + float(step) * part
-            if not variable.trainable:
-                value = ops.cast(value, variable.dtype)
+                    value = value + float(step) * part
             values.append(value)
         return values
 
@@ -157,7 +148,10 @@ def _checked(ranges, default):
     """One `(low, high)` pair for each direction."""
     if ranges is None:
         return default
-    given = np.asarray(ranges, "float64")
+    try:
+        given = np.asarray(ranges, "float64")
+    except (TypeError, ValueError):
+        given = np.full((), np.nan)
     if given.shape == (2,):
         given = np.tile(given, (len(default), 1))
     if (

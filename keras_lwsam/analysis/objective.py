@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_lwsam import _arguments, _checks, _engines, _keras, _layers
 from keras_lwsam.analysis.data import batches_of
+from keras_lwsam.model import LWSAMModel
 
 
 class Objective:
@@ -18,7 +19,8 @@ class Objective:
 
     with the loss $L_b$ that the model was compiled with, on batch b of $n_b$
     samples: what `evaluate` returns as `loss`. Regularization and `add_loss`
-    are in it. The model itself never changes.
+    are in it. Weights, state and seeds of the model never change. Layers of 16
+    bits are looked at in float32.
 
     All functions of `analysis` take a model and data, or one of these in place
     of the model. Making it once keeps what was compiled.
@@ -78,7 +80,7 @@ class Objective:
         self._shares = [size / sum(sizes) for size in sizes]
         _keras.build_compiled(model, iter(self._batches[:1]))
 
-        self.network = getattr(model, "model", model)
+        self.network = network_of(model)
         layers = _layers.all_layers(self.network)
         _checks.has_trainable_layer(self.network, layers)
         self.variables, self.layer_of = variables_of(self.network)
@@ -92,7 +94,7 @@ class Objective:
                 network=self.network,
                 compute_loss=functools.partial(_keras.compute_loss, model),
                 per_sample=None,
-                optimizer=_scaling(model.optimizer),
+                optimizer=_NoScaling,
                 weights=self.variables,
                 layer_of=self.layer_of,
                 dense=(),
@@ -100,7 +102,11 @@ class Objective:
             )
 
         self._evaluations = engine_class.evaluations(
-            make_engine, self._indices, training, model.run_eagerly
+            self.network,
+            make_engine,
+            self._indices,
+            training,
+            model.run_eagerly,
         )
 
     @property
@@ -118,8 +124,11 @@ class Objective:
 
     @property
     def values(self) -> list:
-        """The present values of all of `variables`, as tensors."""
-        return [ops.convert_to_tensor(v.value) for v in self.variables]
+        """The present values of all of `variables`, as tensors.
+
+        Of at least float32, as all that is evaluated.
+        """
+        return self._evaluations.values(self.variables)
 
     def places(self, layers: str | list[str] | None = None) -> np.ndarray:
         """Where the weights of some layers are in a vector.
@@ -132,13 +141,15 @@ class Objective:
         """
         if layers is None:
             return np.ones(self.size, bool)
-        wanted = [layers] if isinstance(layers, str) else list(layers)
-        unknown = [path for path in wanted if path not in self.layer_paths]
-        if unknown or not wanted:
-            raise ValueError(
-                "`layers` must be a layer path, a list of them, or None. "
-                f"The paths are {self.layer_paths}. Received: layers={layers!r}"
-            )
+        expected = (
+            "`layers` must be a layer path, a list of them, or None. "
+            f"The paths are {self.layer_paths}. Received: layers={layers!r}"
+        )
+        if not isinstance(layers, str | list | tuple):
+            raise TypeError(f"{expected} (of type {type(layers).__name__})")
+        wanted = [layers] if isinstance(layers, str) else layers
+        if not wanted or any(path not in self.layer_paths for path in wanted):
+            raise ValueError(expected)
         return np.concatenate(
             [
                 np.full(math.prod(weight.shape), layer.path in wanted)
@@ -188,7 +199,7 @@ class Objective:
         """
         values = self.values
         for i, part in zip(self._indices, self._tensors(vector), strict=True):
-            values[i] = ops.cast(values[i], part.dtype) + part
+            values[i] = values[i] + part
         return values
 
     def vector(self, tensors: list) -> np.ndarray:
@@ -223,17 +234,17 @@ class Objective:
         return total
 
 
-def _scaling(optimizer):
-    """The optimizer, which may scale the loss; if it is not built, no one."""
-    return optimizer if getattr(optimizer, "built", False) else _NoScaling
-
-
 class _NoScaling:
-    """In the place of an optimizer."""
+    """In the place of an optimizer: in float32 no loss needs to be scaled."""
 
     @staticmethod
     def scale_loss(loss):
         return loss
+
+
+def network_of(model) -> keras.Model:
+    """The network that a wrapper trains, or the model itself."""
+    return model.model if isinstance(model, LWSAMModel) else model
 
 
 def variables_of(network) -> tuple[list, list]:

@@ -23,10 +23,12 @@ class Estimate(NamedTuple):
     def of(cls, draws) -> "Estimate":
         """The estimate from a list of independent draws."""
         draws = np.asarray(draws, "float64")
-        if len(draws) < 2:
-            return cls(float(draws.mean()), np.nan)
-        spread = draws.std(ddof=1) / np.sqrt(len(draws))
-        return cls(float(draws.mean()), float(spread))
+        # A draw may be infinite, or none.
+        with np.errstate(invalid="ignore"):
+            mean = float(draws.mean())
+            if len(draws) < 2:
+                return cls(mean, np.nan)
+            return cls(mean, float(draws.std(ddof=1) / np.sqrt(len(draws))))
 
 
 def sharpness(
@@ -173,5 +175,5 @@ def gaussian_rises(objective, places, stddev, num_samples, seed, loss):
         there, back = (
             objective.loss(objective.moved(sign * noise)) for sign in (1, -1)
         )
-        rises.append((there + back) / 2.0 - loss)
+        rises.append((there - loss) / 2.0 + (back - loss) / 2.0)
     return rises

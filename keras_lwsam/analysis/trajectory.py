@@ -2,10 +2,12 @@
 
 import os
 import pathlib
+import re
 
 import keras
 import numpy as np
 
+from keras_lwsam._tensors import in_float32
 from keras_lwsam.analysis.directions import Directions, Frame, arrays_of
 
 # How far beyond the course of the weights the picture goes.
@@ -75,7 +77,7 @@ class TrajectoryPlane(Directions):
         origin = vector(objective.network)
         course = np.stack([vector(w) - origin for w in self.trajectory])
         _, lengths, rows = np.linalg.svd(course, full_matrices=False)
-        if lengths[1] <= 1e-6 * lengths[0]:
+        if len(lengths) < 2 or lengths[1] <= 1e-6 * lengths[0]:
             raise ValueError(
                 "The weights must have moved in more than one direction to "
                 "span a plane. Record more of the training, or look at a line "
@@ -124,14 +126,25 @@ def save_weights(directory, number, network: keras.Model):
     """
     directory = pathlib.Path(directory)
     unfinished = directory / "unfinished.npz"
-    arrays = network.get_weights()
+    # NumPy's files know no bfloat16.
+    tensors = [in_float32(v.value) for v in network.weights]
+    arrays = [keras.ops.convert_to_numpy(tensor) for tensor in tensors]
     np.savez(unfinished, **{f"{i}": a for i, a in enumerate(arrays)})
     os.replace(unfinished, directory / f"weights_{number:06d}.npz")
 
 
+def saved_weights(directory) -> list:
+    """`(number, path)` pairs of the files of `save_weights`, in order."""
+    found = (
+        (re.fullmatch(r"weights_(\d{6,})\.npz", path.name), path)
+        for path in pathlib.Path(directory).glob("weights_*.npz")
+    )
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
 def load_trajectory(directory) -> list:
     """The weights that `save_weights` wrote, in order."""
-    paths = sorted(pathlib.Path(directory).glob("weights_*.npz"))
+    paths = [path for _, path in saved_weights(directory)]
     if not paths:
         raise ValueError(
             "The directory must hold what `callbacks.TrajectoryRecorder` "

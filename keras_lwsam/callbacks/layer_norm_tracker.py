@@ -6,6 +6,8 @@ import keras
 import numpy as np
 
 from keras_lwsam import _arguments, _layers, _records
+from keras_lwsam.analysis.objective import network_of
+from keras_lwsam.model import LWSAMModel
 
 # Columns of a row, and the names of their scalars in logs and TensorBoard.
 SCALARS = {
@@ -145,7 +147,7 @@ class LayerNormTracker(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._begin(self.csv_path, self.log_dir)
-        if _has_gradients(self.model):
+        if isinstance(self.model, LWSAMModel):
             self.model.watched = True
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -170,7 +172,7 @@ class LayerNormTracker(keras.callbacks.Callback):
             logs.update(numbers)
 
     def on_train_end(self, logs=None):
-        if _has_gradients(self.model):
+        if isinstance(self.model, LWSAMModel):
             self.model.watched = False
         self._scalars.close()
         if self.plot_path is not None and self.history:
@@ -203,11 +205,11 @@ class LayerNormTracker(keras.callbacks.Callback):
         if not self._layers:
             # Not before training: `fit` may be what builds a plain model.
             self._layers = _layers.perturbable(
-                _layers.all_layers(_network(self.model)),
+                _layers.all_layers(network_of(self.model)),
                 self.model.trainable_variables,
             )
         by_path, of_model, selected = {}, _UNKNOWN, ()
-        if _has_gradients(self.model):
+        if isinstance(self.model, LWSAMModel):
             by_path, of_model = self.model.measurements(batch is None)
             if not self.model.method.is_plain:
                 selected = set(self.model.selected_layers)
@@ -238,11 +240,3 @@ def _columns(measured, weight_norm):
         ),
     }
     return {column: measured[column] for column in SCALARS}
-
-
-def _has_gradients(model):
-    return hasattr(type(model), "measurements")
-
-
-def _network(model):
-    return model.model if _has_gradients(model) else model

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_lwsam import _arguments, _records, _version
+from keras_lwsam.analysis.objective import network_of
 
 
 class RunRecorder(keras.callbacks.Callback):
@@ -99,7 +100,7 @@ class RunRecorder(keras.callbacks.Callback):
 
     def _configuration(self):
         model, optimizer = self.model, self.model.optimizer
-        network = getattr(model, "model", model)
+        network = network_of(model)
         sharpness_aware = {}
         if network is not model:
             sharpness_aware = {
@@ -122,7 +123,10 @@ class RunRecorder(keras.callbacks.Callback):
             },
             "optimizer": {
                 "class": type(optimizer).__name__,
-                **optimizer.get_config(),
+                **{
+                    key: _short(value)
+                    for key, value in optimizer.get_config().items()
+                },
             },
             "loss": model.loss,
             "fit": {key: self.params.get(key) for key in ("epochs", "steps")},
@@ -133,6 +137,11 @@ class RunRecorder(keras.callbacks.Callback):
                 "python": platform.python_version(),
             },
         }
+
+
+def _short(value):
+    """A number of single precision as it was written down."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def _plain(value):

@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-import re
 
 import keras
 
 from keras_lwsam import _arguments
-from keras_lwsam.analysis.trajectory import save_weights
+from keras_lwsam.analysis.objective import network_of
+from keras_lwsam.analysis.trajectory import save_weights, saved_weights
 
 
 class TrajectoryRecorder(keras.callbacks.Callback):
@@ -63,9 +63,8 @@ class TrajectoryRecorder(keras.callbacks.Callback):
         if not self._started:
             self._started = True
             self.directory.mkdir(parents=True, exist_ok=True)
-            for path in self.directory.glob("weights_*.npz"):
-                number = re.fullmatch(r"weights_(\d+)\.npz", path.name)
-                if number and int(number[1]) >= epoch:
+            for number, path in saved_weights(self.directory):
+                if number >= epoch:
                     path.unlink()
             self._save(epoch)
 
@@ -74,5 +73,4 @@ class TrajectoryRecorder(keras.callbacks.Callback):
             self._save(epoch + 1)
 
     def _save(self, number):
-        network = getattr(self.model, "model", self.model)
-        save_weights(self.directory, number, network)
+        save_weights(self.directory, number, network_of(self.model))

@@ -54,7 +54,7 @@ def train(folder, name, data, args):
     keras.utils.set_random_seed(args.seed)
     network = build_network(x_train.shape[1:], int(y_train.max()) + 1)
     model = compiled(wrapped(name, network, args), args.learning_rate)
-    every = max(1, args.epochs // args.measurements)
+    every = -(-args.epochs // args.measurements)
     print(f"{name}:", flush=True)
     model.fit(
         x_train,
@@ -135,7 +135,7 @@ def parse(arguments=None):
     options = (
         ("--images", 60000, "training images, the first so many"),
         ("--samples", 256, "of those, on how many sharpness is measured"),
-        ("--measurements", 6, "how often it is measured, at most"),
+        ("--measurements", 6, "how often at most, besides before training"),
         ("--eigenvalues", 3, "number of Hessian eigenvalues"),
         ("--points", 21, "points on each axis of a landscape"),
     )

@@ -1,6 +1,5 @@
 """The only file that touches names which Keras does not make public."""
 
-import contextlib
 import inspect
 import itertools
 
@@ -8,6 +7,8 @@ import keras
 from keras.src import backend
 from keras.src.optimizers import base_optimizer
 from keras.src.trainers import data_adapters
+
+from keras_lwsam._lending import with_attributes
 
 # What `compile` leaves on a model for its `compute_loss`, `compute_metrics`
 # and `metrics` to use.
@@ -183,32 +184,10 @@ def has_metrics_of_keras(network):
     )
 
 
-@contextlib.contextmanager
-def _with_attributes(pairs):
-    """Lets objects have other attributes: `(object, attributes)` pairs."""
-    # Not by `setattr`: Keras would track them.
-    kept = []
-    try:
-        for thing, attributes in pairs:
-            own = vars(thing)
-            old = {name: own[name] for name in attributes if name in own}
-            kept.append((own, attributes, old))
-            own.update(attributes)
-        yield
-    finally:
-        for own, attributes, old in kept:
-            for name, value in attributes.items():
-                # The replicas take turns; another may have been first.
-                if own.get(name) is value:
-                    del own[name]
-                if old.get(name, value) is not value:
-                    own[name] = old[name]
-
-
 def already_reduced(optimizer):
     """Lets an optimizer take gradients that are those of all replicas."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    return _with_attributes([(optimizer, {"_all_reduce_sum_gradients": list})])
+    return with_attributes([(optimizer, {"_all_reduce_sum_gradients": list})])
 
 
 def lend_compiled(model, network):
@@ -218,7 +197,7 @@ def lend_compiled(model, network):
     on the network, with the losses and metrics given to the wrapper.
     """
     lent = {name: vars(model)[name] for name in _COMPILED}
-    return _with_attributes([(network, lent)])
+    return with_attributes([(network, lent)])
 
 
 def in_float32(layers):
@@ -229,7 +208,7 @@ def in_float32(layers):
     are perturbed take float32 weights, and hand on what they always do.
     """
     policy = keras.dtype_policies.DTypePolicy("float32")
-    return _with_attributes(
+    return with_attributes(
         [
             (
                 layer,
@@ -246,7 +225,7 @@ def in_float32(layers):
 def wholly_in_float32(network):
     """Lets all layers of 16 bits compute in float32, and hand that on."""
     policy = keras.dtype_policies.DTypePolicy("float32")
-    return _with_attributes(
+    return with_attributes(
         [
             (layer, {"_dtype_policy": policy})
             for layer in walk_layers(network)
@@ -289,7 +268,7 @@ def per_sample(model):
                 f"{NO_SAMPLE_LOSSES} Received: a loss of the reduction "
                 f"{loss.reduction!r}"
             )
-    return _with_attributes(
+    return with_attributes(
         [(loss, {"call": _one_value_each(loss.call)}) for loss in losses]
     )
 
@@ -315,7 +294,7 @@ def _one_value_each(call):
 def without_regularization(network):
     """Lets `network` have no regularization and no `add_loss`."""
     nothing = [keras.ops.zeros(())]
-    return _with_attributes([(network, {"_losses_override": nothing})])
+    return with_attributes([(network, {"_losses_override": nothing})])
 
 
 def slots_of(optimizer, variable):

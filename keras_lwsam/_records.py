@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import pathlib
 
 from keras_lwsam import _tensorboard
@@ -29,15 +30,17 @@ class Table:
         Args:
             epoch: The first epoch to come.
         """
-        path = self._csv_path
-        if path is None:
+        if self._csv_path is None:
             return
-        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-        before = rows_before(path, epoch, self.columns)
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(before)
+        path = pathlib.Path(self._csv_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = rows_before(path, epoch)
+        if before and tuple(before[0]) != self.columns:
+            # Other things were measured then: they are kept in a file of
+            # their own.
+            os.replace(path, beside(path, f"until_epoch_{epoch}"))
+            before = []
+        write(path, self.columns, before)
 
     def extend(self, rows):
         """Adds rows."""
@@ -47,23 +50,29 @@ class Table:
                 csv.DictWriter(file, self.columns).writerows(rows)
 
 
-def rows_before(path, epoch, columns=None):
+def write(path, columns, rows):
+    """Writes a whole table, completely or not at all."""
+    unfinished = pathlib.Path(f"{path}.unfinished")
+    with open(unfinished, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(unfinished, path)
+
+
+def rows_before(path, epoch):
     """Rows of the epochs before this one, of a table that a run left behind.
 
     Args:
         path: The file, which may be missing or cut off.
         epoch: The first epoch to come; in the first one of all, nothing was
             before.
-        columns: The columns that it must have; `None`: any.
     """
     if epoch < 1 or not pathlib.Path(path).exists():
         return []
     with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if columns is not None and tuple(reader.fieldnames or ()) != columns:
-            return []
         # Of a line that was cut off, the last columns are missing.
-        rows = [row for row in reader if None not in row.values()]
+        rows = [r for r in csv.DictReader(file) if None not in r.values()]
     return [row for row in rows if int(row["epoch"]) < epoch]
 
 
@@ -79,7 +88,7 @@ def scalars(tags, layer_rows, model_rows):
     """Dict from tag to number: `<tag>/<layer>`, and `<tag>` for the model.
 
     Args:
-        tags: Dict from column to tag. What is not known (NaN) has no scalar.
+        tags: Dict from column to tag.
         layer_rows: Rows with a `layer`.
         model_rows: Rows without.
     """
@@ -87,8 +96,7 @@ def scalars(tags, layer_rows, model_rows):
     for row in [*layer_rows, *model_rows]:
         suffix = f"/{row['layer']}" if "layer" in row else ""
         for column, tag in tags.items():
-            if not math.isnan(row[column]):
-                found[tag + suffix] = row[column]
+            found[tag + suffix] = row[column]
     return found
 
 
@@ -104,12 +112,13 @@ class Scalars:
         self._writer = None
 
     def write(self, numbers, step):
-        """Writes a dict from tag to number, at a step."""
+        """Writes a dict from tag to number, at a step; NaN is left out."""
         if self._log_dir is None:
             return
         if self._writer is None:
             self._writer = _tensorboard.summary_writer(self._log_dir)
-        _tensorboard.write_scalars(self._writer, numbers, step)
+        known = {t: n for t, n in numbers.items() if not math.isnan(n)}
+        _tensorboard.write_scalars(self._writer, known, step)
 
     def close(self):
         """Ends the file."""

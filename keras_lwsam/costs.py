@@ -135,7 +135,8 @@ def layer_costs(
     >>> table.predict([layer.path for layer in table.layers])
     2.0
     """
-    _checks.network(network)
+    _arguments.instance("network", network, keras.Model, "a keras.Model")
+    _checks.is_built(network)
     _arguments.count("batch_size", batch_size)
     _arguments.count("length", length)
     _engines.current()

@@ -127,6 +127,12 @@ def plane(losses=None):
     )
 
 
+def only(rows, *columns):
+    """The rows with fewer columns, which take fewer pictures."""
+    kept = {"epoch", "layer", *columns}
+    return [{k: v for k, v in row.items() if k in kept} for row in rows]
+
+
 def run(name="SAM", seed=0, layers=LAYERS):
     """A run with every part."""
     return Run(

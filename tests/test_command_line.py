@@ -9,7 +9,15 @@ import pytest
 from keras import layers
 
 import keras_lwsam
-from keras_lwsam import LWSAMModel, _cards, costs, methods, plots, selection
+from keras_lwsam import (
+    LWSAMModel,
+    _cards,
+    costs,
+    methods,
+    plots,
+    schedules,
+    selection,
+)
 from keras_lwsam.selection.by_gradient_norm import HYSTERESIS
 from tests import command_line
 from tests.networks import Subclassed, vectors
@@ -110,8 +118,8 @@ def test_cost_of_layers(run, files):
     # Nobody knows the gradient norms of a plain network.
     number, share = cost("2"), cost("0.67")
     assert number == share
-    assert number["cheapest"] == two["cost"]
-    assert number["cheapest"] < number["dearest"] < 2
+    assert number["cheap"] == two["cost"]
+    assert number["cheap"] < number["dear"] < 2
 
 
 def test_cost_in_words(run, files):
@@ -141,7 +149,7 @@ def test_cost_of_a_run(run, files):
     assert set(json.loads(output)["selected"]) == set(largest)
     # Those of one that has made no step are not.
     _, output, _ = run("cost", files / "new.keras", "--layers", "2", "--json")
-    assert "cheapest" in json.loads(output)
+    assert "cheap" in json.loads(output)
 
 
 def test_cost_of_other_ways_to_perturb(run, tmp_path):
@@ -157,10 +165,13 @@ def test_cost_of_other_ways_to_perturb(run, tmp_path):
     assert 1 < kernel["cost"] <= plain["cost"]
     whole = cost(layers=last, perturbation_norm="all")
     assert whole["cost"] > plain["cost"] + 0.5
-    assert "method" not in plain
-    assert cost("gam", layers=last)["method"] == "GAM"
+    assert "not_counted" not in plain
+    assert "GAM(" in cost("gam", layers=last)["not_counted"]["method"]
     _, output, _ = run("cost", tmp_path / "model.keras")
-    assert "cost of GAM" in output
+    assert "not\ncounted" in output or "not counted" in output
+    late = cost("look_sam", layers=last, schedule=schedules.EverySteps(9))
+    assert set(late["not_counted"]) == {"method", "schedule"}
+    assert cost(rho=0.0)["cost"] == 1.0
 
 
 def test_report(run, tmp_path, monkeypatch):
@@ -222,7 +233,7 @@ def test_subclassed_networks(run, tmp_path):
 def test_help(run, command):
     code, output, _ = run(*command, "--help")
     assert code == 0
-    assert "examples:\n  keras_lwsam " in output
+    assert "examples:\n  keras-lwsam " in output
     assert max(map(len, output.splitlines())) <= 80
 
 

@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 import keras_lwsam
+from keras_lwsam._command_line import main
 from tests import command_line
 from tests.support import dense_network
 
@@ -141,6 +142,16 @@ def test_process_that_fails(tmp_path):
     assert "Traceback" not in error
 
 
+def test_a_reader_that_leaves(monkeypatch):
+    """Nothing is left to flush, which Python would complain of at its end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert main(["methods", "sam"]) == 1
+
+
+@pytest.mark.exhaustive
 def test_process_whose_reader_leaves():
     with process(["methods", "sam"]) as child:
         child.stdout.close()

@@ -1,5 +1,7 @@
 """The table of costs: its numbers, on what network it knows, its errors."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -77,6 +79,7 @@ def test_floating_point_operations_of_layers(layer, shape, multiplications):
 
 
 def test_a_loop_counts_as_often_as_it_runs():
+    @functools.cache
     def work(length):
         network = keras.Sequential([keras.Input((None, 5)), layers.GRU(4)])
         return costs.layer_costs(network, length=length).work.plain

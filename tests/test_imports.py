@@ -28,6 +28,7 @@ RANKS = [
     {"combinations", "perturbations", "schedules", "_layers", "_records"},
     {"_arguments", "_cards", "_clock", "_inputs", "_keras", "_random"}
     | {"_tensorboard", "_tensors", "_version", "_work"},
+    {"_lending"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lwsam import LWSAMModel, callbacks, selection
+from keras_lwsam import LWSAMModel, callbacks, schedules, selection
 from keras_lwsam.callbacks.layer_norm_tracker import COLUMNS, SCALARS
 from tests.support import (
     assert_equal,
@@ -197,6 +197,41 @@ def test_tensorboard_scalars(tmp_path):
     # What is not known has no scalar, and is not 0.
     assert "cosine/clean_sharp/conv1" not in scalars
     assert 0.0 < scalars["cosine/clean_sharp/logits"][1] <= 1.0
+
+
+def test_logs_have_every_scalar_at_every_epoch(tmp_path):
+    """NaN where it is not known, or later columns would be lost."""
+    model = LWSAMModel(
+        convolutional_network(), layers=1, schedule=schedules.FromEpoch(1)
+    )
+    model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+    x, y = image_data(16)
+    path = tmp_path / "log.csv"
+    behind = [
+        callbacks.LayerNormTracker(add_to_logs=True),
+        keras.callbacks.CSVLogger(path),
+    ]
+    history = model.fit(x, y, epochs=3, verbose=0, callbacks=behind).history
+    assert {len(values) for values in history.values()} == {3}
+    cosines = history["cosine/clean_sharp"]
+    assert np.isnan(cosines).tolist() == [True, False, False]
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[2]["cosine/clean_sharp"]) == cosines[2]
+
+
+def test_other_columns_do_not_overwrite_what_was_measured(tmp_path):
+    path = tmp_path / "norms.csv"
+    path.write_text("epoch,layer,old\n0,a,1\n1,a,2\n2,a,3\n")
+    tracker = callbacks.LayerNormTracker(csv_path=path)
+    model = LWSAMModel(convolutional_network(), layers=1)
+    model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+    x, y = image_data(16)
+    model.fit(x, y, initial_epoch=2, epochs=3, verbose=0, callbacks=[tracker])
+    with open(path, newline="") as file:
+        assert {row["epoch"] for row in csv.DictReader(file)} == {"2"}
+    aside = tmp_path / "norms_until_epoch_2.csv"
+    assert aside.read_text().startswith("epoch,layer,old\n0,a,1\n")
 
 
 def test_other_loggers_see_the_scalars(tmp_path):

@@ -77,26 +77,14 @@ def of_benchmarks(name):
     return network, *benchmarked.batch(network, 4)
 
 
-TENTH = selection.OutputSide(0.1)
-SHARES = [selection.OutputSide(share) for share in (0.25, 0.5)]
+SHARES = [selection.OutputSide(share) for share in (0.1, 0.25, 0.5)]
 
 
-@pytest.mark.parametrize(
-    ("name", "choices"),
-    [
-        ("resnet20", [TENTH]),
-        *(
-            pytest.param(
-                name,
-                [*SHARES, TENTH, selection.All(), selection.InputSide(1)],
-                marks=pytest.mark.exhaustive,
-            )
-            for name in benchmarked.BUILDERS
-        ),
-    ],
-)
-def test_networks_of_the_benchmarks(name, choices):
-    check(functools.partial(of_benchmarks, name), *choices)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", benchmarked.BUILDERS)
+def test_networks_of_the_benchmarks(name):
+    make = functools.partial(of_benchmarks, name)
+    check(make, *SHARES, selection.All(), selection.InputSide(1))
 
 
 def vectors(size=8):
@@ -130,15 +118,20 @@ def convolutions():
     return network, x.astype("float32"), np.zeros(4)
 
 
-def recurrent(unroll=False):
+def lstm():
+    return recurrent(layers.LSTM(6))
+
+
+def several_recurrent(unroll=False):
+    return recurrent(
+        layers.LSTM(6, return_sequences=True, unroll=unroll),
+        layers.Bidirectional(layers.GRU(4, unroll=unroll)),
+    )
+
+
+def recurrent(*loops):
     network = keras.Sequential(
-        [
-            keras.Input((7, 5)),
-            layers.LSTM(6, return_sequences=True, unroll=unroll),
-            layers.Bidirectional(layers.GRU(4, unroll=unroll)),
-            layers.Dense(8),
-            layers.Dense(3),
-        ]
+        [keras.Input((7, 5)), *loops, layers.Dense(8), layers.Dense(3)]
     )
     x = np.random.default_rng(0).normal(size=(4, 7, 5)).astype("float32")
     return network, x, np.zeros(4)
@@ -198,16 +191,19 @@ exhaustive = functools.partial(pytest.param, marks=pytest.mark.exhaustive)
     [
         branches,
         convolutions,
-        recurrent,
+        lstm,
         networks.subclassed,
-        networks.nested,
         networks.shared_layer,
         networks.frozen_part,
         networks.attention,
+        exhaustive(networks.nested),
         exhaustive(stopped),
         exhaustive(conditional),
         exhaustive(mixed_precision),
-        exhaustive(functools.partial(recurrent, unroll=True), id="unrolled"),
+        exhaustive(several_recurrent),
+        exhaustive(
+            functools.partial(several_recurrent, unroll=True), id="unrolled"
+        ),
         exhaustive(networks.two_inputs_as_dict),
         exhaustive(networks.embedding),
         exhaustive(networks.masked_lstm),
@@ -222,7 +218,7 @@ def test_networks_of_every_kind(make):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("make", [branches, convolutions, recurrent])
+@pytest.mark.parametrize("make", [branches, convolutions, several_recurrent])
 def test_each_layer_and_kernel_alone(make):
     found = costs.layer_costs(make()[0]).layers
     alone = [Positions(i) for i in range(len(found))]

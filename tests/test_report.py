@@ -12,6 +12,7 @@ import pytest
 from keras_lwsam import plots
 from tests import recorded
 
+LOSSES = recorded.only(recorded.history(), "loss")
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -50,10 +51,17 @@ def page_of(folder, **kwargs):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs, one of them with a name that is to do no harm."""
+    """Two runs with names that are to do no harm, the second with less."""
     folder = tmp_path_factory.mktemp("runs")
     recorded.write(folder / "one", recorded.run("<script>alert(1)</script>"))
-    recorded.write(folder / "two", recorded.run("a\"b & 'c'", seed=1))
+    less = plots.Run(
+        "a\"b & 'c'",
+        {"name": "a\"b & 'c'"},
+        recorded.history(),
+        sharpness=recorded.sharpness(seed=1),
+        landscapes={"line": recorded.line()},
+    )
+    recorded.write(folder / "two", less)
     return folder
 
 
@@ -92,7 +100,7 @@ def test_pictures_are_whole_and_described(page):
     from PIL import Image
 
     images = page.all("img")
-    assert len(images) == 3 + 2 * (1 + 8 + 6 + 3)
+    assert len(images) == 3 + (1 + 8 + 6 + 3) + (1 + 2 + 1)
     for image in images:
         data = base64.b64decode(image["src"].split(",")[1], validate=True)
         with Image.open(io.BytesIO(data)) as picture:
@@ -138,7 +146,7 @@ def test_tables_have_headers_and_numbers(page):
 
 
 def test_one_run_has_no_comparison(tmp_path):
-    run = plots.Run("x", {"name": "x"}, recorded.history())
+    run = plots.Run("x", {"name": "x"}, LOSSES)
     page = page_of(recorded.write(tmp_path / "folder", run))
     assert page.of("h1") == ["Training report: x"]
     assert page.of("h2") == ["x"]
@@ -148,9 +156,15 @@ def test_one_run_has_no_comparison(tmp_path):
 ALONE = {
     "configuration": ({"name": "x"}, "Configuration"),
     "history": (recorded.history(), "Training"),
-    "layer_norms": (recorded.layer_norms(), "Norms of the layers"),
+    "layer_norms": (
+        recorded.only(recorded.layer_norms(), "gradient_norm"),
+        "Norms of the layers",
+    ),
     "layer_norms_model": (recorded.model_norms(), "Norms of the layers"),
-    "sharpness_layers": (recorded.layer_sharpness(), "Sharpness"),
+    "sharpness_layers": (
+        recorded.only(recorded.layer_sharpness(), "trace", "trace_error"),
+        "Sharpness",
+    ),
     "sharpness": (recorded.sharpness(), "Sharpness"),
     "landscapes": ({"line": recorded.line()}, "Loss landscapes"),
 }
@@ -171,7 +185,10 @@ def test_numbers_that_are_not_known_are_left_out(tmp_path):
         "diverged",
         {},
         [{"epoch": 0, "loss": np.nan, "accuracy": np.inf}],
-        recorded.layer_norms(gradient_norm=0.0, cosine=np.nan),
+        recorded.only(
+            recorded.layer_norms(gradient_norm=0.0, cosine=np.nan),
+            *("gradient_norm", "weight_norm", "cosine"),
+        ),
         landscapes={"nowhere": recorded.plane(np.full((9, 7), np.inf))},
     )
     page = page_of(recorded.write(tmp_path / "run", run))
@@ -226,14 +243,14 @@ def test_what_csv_logger_writes_instead_of_numbers(tmp_path):
 
 
 def test_other_arrays_are_left_alone(tmp_path):
-    recorded.write(tmp_path, plots.Run("x", history=recorded.history()))
+    recorded.write(tmp_path, plots.Run("x", history=LOSSES))
     np.savez(tmp_path / "weights.npz", kernel=np.ones(3))
     assert plots.read_run(tmp_path).landscapes == {}
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
     for folder in "ab":
-        run = plots.Run("x", {"name": "x"}, recorded.history())
+        run = plots.Run("x", {"name": "x"}, LOSSES)
         recorded.write(tmp_path / folder, run)
     assert page_of(tmp_path).of("h2") == ["Comparison", "x", "x (b)"]
 
@@ -278,7 +295,7 @@ def test_directories_without_a_run_are_refused(tmp_path):
 
 
 def test_the_page_goes_where_it_is_told(tmp_path):
-    run = plots.Run("x", history=recorded.history())
+    run = plots.Run("x", history=LOSSES)
     folder = recorded.write(tmp_path / "run", run)
     path = plots.report(str(folder), tmp_path / "here.html")
     assert path == tmp_path / "here.html"
@@ -294,7 +311,7 @@ def test_the_page_goes_where_it_is_told(tmp_path):
 def test_a_page_that_cannot_be_written_leaves_the_old_one(
     tmp_path, monkeypatch
 ):
-    recorded.write(tmp_path, plots.Run("x", history=recorded.history()))
+    recorded.write(tmp_path, plots.Run("x", history=LOSSES))
     page = tmp_path / "report.html"
     page.write_text("old")
 
@@ -314,8 +331,8 @@ def test_strange_names_are_written(tmp_path):
     run = plots.Run(
         name,
         {"name": name, "key\x07": {"<k>": None}},
-        recorded.history(),
-        recorded.layer_norms(layers),
+        LOSSES,
+        recorded.only(recorded.layer_norms(layers), "gradient_norm"),
     )
     recorded.write(tmp_path / "a", run)
     page = page_of(tmp_path / "a")

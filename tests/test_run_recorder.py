@@ -90,6 +90,32 @@ def test_a_plain_model_and_a_schedule_of_the_learning_rate(tmp_path):
     assert "lambda" in run["loss"]
 
 
+def test_odd_configurations_are_json_all_the_same(tmp_path):
+    """Numbers that JSON has not, scaled losses, functions."""
+    model = LWSAMModel(dense_network(), rho=0.05)
+    inner = keras.optimizers.SGD(lambda: 0.1, momentum=0.9)
+    model.compile(
+        keras.optimizers.LossScaleOptimizer(inner),
+        cross_entropy(),
+        run_eagerly=True,
+    )
+    train(tmp_path, model)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "run.json").read_text()
+    run = json.loads(text, parse_constant=refuse)
+    config = run["optimizer"]["inner_optimizer"]["config"]
+    assert config["momentum"] == 0.9
+    assert config["learning_rate"] == "lambda"
+    assert "tests" not in text
+    model.compile(keras.optimizers.SGD(np.nan), cross_entropy())
+    train(tmp_path, model, epochs=1)
+    run = json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
+    assert run["optimizer"]["learning_rate"] == "nan"
+
+
 def test_wrong_arguments(tmp_path):
     with pytest.raises(TypeError, match=r"`run_dir` must be the path"):
         callbacks.RunRecorder(None)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -15,10 +16,10 @@ reports of runs, and the methods.
 """
 EXAMPLES = """\
 examples:
-  keras_lwsam layers network.keras
-  keras_lwsam cost network.keras --layers 0.25
-  keras_lwsam report runs/first
-  keras_lwsam methods look_sam
+  keras-lwsam layers network.keras
+  keras-lwsam cost network.keras --layers 0.25
+  keras-lwsam report runs/first
+  keras-lwsam methods look_sam
 
 Exit codes: 0 success, 1 failure (such as a damaged file), 2 wrong usage.
 """
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CommandError as error:
         message = " ".join(str(error).split())
         print(f"keras_lwsam: error: {message}", file=sys.stderr)
@@ -53,14 +55,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         # flushes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"keras_lwsam: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
 
 
+def _program():
+    """What the user has called."""
+    called = pathlib.Path(sys.argv[0]).name
+    return "python -m keras_lwsam" if called == "__main__.py" else "keras-lwsam"
+
+
 def _parser():
     parser = Parser(
-        prog="keras_lwsam",
+        prog=_program(),
         description=TEXT,
         epilog=EXAMPLES,
     )

@@ -19,13 +19,25 @@ A number of layers, or a share of them, means those of the largest gradient
 norm. A saved LWSAMModel knows the norms; of another network the cheapest and
 the dearest choice are told.
 """
+# Those whose every step is two gradients of the whole batch, and no more.
+_TWO_GRADIENTS = {
+    methods.ASAM,
+    methods.FriendlySAM,
+    methods.GNP,
+    methods.GSAM,
+    methods.SAM,
+    methods.StableSAM,
+    methods.VaSSO,
+    methods.WSAM,
+}
+
 EXAMPLES = """\
 examples:
-  keras_lwsam cost network.keras --layers all
-  keras_lwsam cost network.keras --layers 3
-  keras_lwsam cost network.keras --layers 0.25
-  keras_lwsam cost network.keras --layers logits 'encoder/block_1[01]/.*'
-  keras_lwsam cost run.keras              the layers that the run perturbs now
+  keras-lwsam cost network.keras --layers all
+  keras-lwsam cost network.keras --layers 3
+  keras-lwsam cost network.keras --layers 0.25
+  keras-lwsam cost network.keras --layers logits 'encoder/block_1[01]/.*'
+  keras-lwsam cost run.keras              the layers that the run perturbs now
 """
 
 
@@ -33,6 +45,7 @@ def add_to(commands):
     """Adds the command to the parser."""
     command = commands.add_parser(
         "cost",
+        usage="%(prog)s MODEL.keras [--layers LAYERS ...] [options]",
         help="predict what it costs to perturb some layers",
         description=TEXT,
         epilog=EXAMPLES,
@@ -122,25 +135,40 @@ def describe(saved, chosen=None) -> dict:
 def _of_wrapper(saved):
     """What a wrapper perturbs now, as it is told to."""
     wrapper, adaptation = saved.wrapper, saved.wrapper._adaptation
+    if wrapper.method.is_plain:
+        return {"selected": [], "cost": 1.0}
     measured = None
     if wrapper.perturbation_norm == "all":
         measured = adaptation.perturbable_indices()
     cost = saved.costs.work.cost(adaptation.weight_indices(), measured)
     described = {"selected": wrapper.selected_layers, "cost": cost}
-    if not isinstance(wrapper.method, methods.TwoGradientMethod):
-        described["method"] = type(wrapper.method).__name__
-    return described
+    others = {
+        "method": type(wrapper.method) not in _TWO_GRADIENTS,
+        "schedule": wrapper.schedule is not None,
+        "num_batch_splits": wrapper.num_batch_splits is not None,
+    }
+    known = {
+        n: repr(getattr(wrapper, n)) for n, other in others.items() if other
+    }
+    return {**described, **({"not_counted": known} if known else {})}
 
 
 def _range(costs, count):
-    """The cheapest and the dearest so many layers."""
-    ranked = sorted(costs.layers, key=lambda layer: layer.alone)
-    paths = [layer.path for layer in ranked]
-    return {
-        "number": count,
-        "cheapest": costs.predict(paths[:count]),
-        "dearest": costs.predict(paths[-count:]),
-    }
+    """What a cheap and a dear choice of so many layers costs.
+
+    Layer after layer is added, the one that adds least, or most: where
+    branches share work there may be choices that are cheaper, or dearer.
+    """
+
+    def chosen(best):
+        paths, left = [], set(costs.weights)
+        while len(paths) < count:
+            prices = {path: costs.predict([*paths, path]) for path in left}
+            paths.append(best(sorted(prices), key=prices.get))
+            left.remove(paths[-1])
+        return costs.predict(paths)
+
+    return {"number": count, "cheap": chosen(min), "dear": chosen(max)}
 
 
 def _observations(wrapper):
@@ -167,8 +195,8 @@ def _lines(described):
     if "number" in described:
         yield (
             "A step takes, in units of the work of one of the base optimizer,\n"
-            f"from {times(described['cheapest'])} for the cheapest {number} to "
-            f"{times(described['dearest'])} for the dearest {of_all}."
+            f"about from {times(described['cheap'])} for the cheapest {number} "
+            f"to {times(described['dear'])} for the dearest {of_all}."
         )
         return
     yield from (f"  {path}" for path in described["selected"])
@@ -176,8 +204,12 @@ def _lines(described):
         f"A step takes {times(described['cost'])} times the work of one of the "
         f"base optimizer {of_all}."
     )
-    if "method" in described:
+    if "not_counted" in described:
+        others = ", ".join(
+            f"{name}={value}"
+            for name, value in described["not_counted"].items()
+        )
         yield (
-            "That is by a method of two gradients; the cost of "
-            f"{described['method']} is on its card."
+            "That is a step of two gradients. What else the file says is not "
+            f"counted (see the method's card): {others}."
         )

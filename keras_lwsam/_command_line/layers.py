@@ -16,9 +16,9 @@ Operations are counted, not timed: the network is traced and not run.
 """
 EXAMPLES = """\
 examples:
-  keras_lwsam layers network.keras
-  keras_lwsam layers translator.keras --length 64
-  keras_lwsam layers network.keras --json
+  keras-lwsam layers network.keras
+  keras-lwsam layers translator.keras --length 64
+  keras-lwsam layers network.keras --json
 """
 
 

@@ -9,8 +9,8 @@ cost and caveats.
 """
 EXAMPLES = """\
 examples:
-  keras_lwsam methods
-  keras_lwsam methods look_sam
+  keras-lwsam methods
+  keras-lwsam methods look_sam
 """
 
 

@@ -109,7 +109,8 @@ def _silent():
     try:
         sys.stderr.flush()
         descriptor = os.dup(2)
-    except OSError:
+    except (AttributeError, OSError):
+        # There is no standard error.
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

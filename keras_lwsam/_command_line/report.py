@@ -10,8 +10,8 @@ prints its path.
 """
 EXAMPLES = """\
 examples:
-  keras_lwsam report runs/first
-  keras_lwsam report runs/first --output first.html
+  keras-lwsam report runs/first
+  keras-lwsam report runs/first --output first.html
 """
 
 

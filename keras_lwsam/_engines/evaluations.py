@@ -12,6 +12,12 @@ from keras_lwsam._tensors import dot, in_float32
 # Of its gradient TensorFlow takes the derivative to be zero.
 _ONCE = "ResizeBilinearGrad"
 
+_NO_HESSIAN = (
+    "The Hessian of this network cannot be had: TensorFlow has no second "
+    "derivative of one of its operations. Leave eigenvalues and trace out, or "
+    "take another layer."
+)
+
 
 class Evaluations:
     """Compiled functions of a batch and of the values of the weights.
@@ -65,7 +71,10 @@ class Evaluations:
         ):
             tape.watch(leaves)
             slope = dot(self._gradients(batch, at), vectors)
-        products = tape.gradient(slope, leaves)
+        try:
+            products = tape.gradient(slope, leaves)
+        except LookupError as error:
+            raise ValueError(f"{_NO_HESSIAN} Received: {error}") from error
         self._refuse_what_is_differentiated_once()
         return [
             tf.zeros_like(leaf) if product is None else dense(product)
@@ -84,10 +93,8 @@ class Evaluations:
             resizes = any(op.type == _ONCE for op in graph.get_operations())
         if resizes:
             raise ValueError(
-                "The Hessian of this network cannot be had: TensorFlow has no "
-                "second derivative of bilinear resizing. Leave eigenvalues and "
-                "trace out, or take interpolation='nearest'. "
-                f"Received: {self._network.name!r}, which resizes"
+                f"{_NO_HESSIAN} Received: {self._network.name!r}, which "
+                "resizes bilinearly"
             )
 
     def _evaluate(self, batch, at, wrt):

@@ -32,6 +32,13 @@ def batches_of(x, y, sample_weight, batch_size) -> list:
     adapter.on_epoch_begin()
     batches = [keras.utils.unpack_x_y_sample_weight(b) for b in dataset]
     adapter.on_epoch_end()
+    batches = [b for b in batches if _count(b[0]) > 0]
     if not batches:
         raise ValueError("The data must have a sample. Received: no batch")
     return batches
+
+
+def _count(x):
+    """The number of samples of a batch."""
+    parts = (part for part in keras.tree.flatten(x) if part is not None)
+    return int(keras.ops.shape(next(parts))[0])

@@ -93,7 +93,8 @@ class RandomDirections(Directions):
         self.dimensions = _arguments.count("dimensions", dimensions)
         if dimensions > 2:
             raise ValueError(
-                f"`dimensions` must be 1 or 2. Received: {dimensions!r}"
+                "`dimensions` must be 1 or 2: a line or a plane. "
+                f"Received: dimensions={dimensions!r}"
             )
         self.seed = _arguments.count("seed", seed, minimum=0)
 
@@ -159,8 +160,10 @@ def _axes_of_a_filter(layer, variable):
 class LineTo(Directions):
     r"""The straight line from a model's weights to those of another.
 
-    Point a stands for $(1 - a) w + a \, w'$: 0 is the model, 1 the other. The
-    moving statistics of BatchNorm move along.
+    Point a stands for $(1 - a) w + a \, w'$: 0 is the model, 1 the other. By
+    default a runs from -0.5 to 1.5. The moving statistics of BatchNorm move
+    along; where there are any, a runs from 0 to 1, since a moving variance that
+    is extrapolated may become negative, and the loss NaN.
 
     Args:
         other: A built model with the same weights, or a `LWSAMModel` of one;
@@ -183,19 +186,25 @@ class LineTo(Directions):
         if not isinstance(other, keras.Model | list | tuple):
             raise TypeError(
                 "`other` must be a keras.Model, or a list of arrays as its "
-                f"`get_weights` returns. Received: {type(other).__name__}"
+                f"`get_weights` returns. Received: other={other!r} (of type "
+                f"{type(other).__name__})"
             )
         self.other = other
 
     def frame(self, objective):
         there = arrays_of(objective, self.other)
         here = arrays_of(objective, objective.network)
+        # Beyond the ends of the line a variance might become negative.
+        statistics_move = any(
+            not v.trainable and not np.array_equal(a, b)
+            for v, a, b in zip(objective.variables, here, there, strict=True)
+        )
         return Frame(
             directions=[
                 [b - a for a, b in zip(here, there, strict=True)],
             ],
-            ranges=[(-0.5, 1.5)],
-            labels=["position (0: this model, 1: the other)"],
+            ranges=[(0.0, 1.0) if statistics_move else (-0.5, 1.5)],
+            labels=["position (0: this, 1: other)"],
             name="Loss on the line between two models",
             path=np.array([[0.0], [1.0]]),
             path_labels=["this model", "other model"],

@@ -42,8 +42,8 @@ def hessian_eigenvalues(
         x: Inputs, and `y`, `sample_weight`: whatever `evaluate` takes.
         y: Targets.
         sample_weight: Weights of the samples.
-        k: Number of eigenvalues, a positive int below the number of weights.
-            Defaults to `1`.
+        k: Number of eigenvalues, a positive int, at most the number of
+            weights. Defaults to `1`.
         layers: Path of the layer, or list of paths, whose block of the Hessian
             is looked at; `None`: all.
         tol: Relative accuracy, a float > 0. Defaults to `1e-3`. float32
@@ -96,8 +96,9 @@ def largest_eigenvalues(
     size = len(places)
     if k > size:
         raise ValueError(
-            "`k` must be at most the number of weights. "
-            f"Received: k={k}, for {size} weights"
+            "`k` must be at most the number of weights: ask for fewer "
+            f"eigenvalues, or of more layers. Received: k={k}, for {size} "
+            "weights"
         )
     left = max_products
 
@@ -201,7 +202,8 @@ def hessian_trace(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or if the network has no
+            second derivatives.
 
     Example:
 

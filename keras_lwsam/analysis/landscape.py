@@ -81,7 +81,11 @@ class Landscape:
         """Writes everything to a `.npz` file, without pickled objects.
 
         Args:
-            path: The file; `.npz` is appended where it is missing.
+            path: The file, in a directory that exists; `.npz` is appended
+                where it is missing.
+
+        Raises:
+            OSError: If it cannot be written.
         """
         np.savez(
             path,
@@ -118,6 +122,9 @@ class Landscape:
         except (
             EOFError,
             KeyError,
+            MemoryError,
+            NotImplementedError,
+            RuntimeError,
             TypeError,
             ValueError,
             zipfile.BadZipFile,

@@ -90,10 +90,14 @@ def loss_landscape(
         and _arguments.count("num_points", num_points) < 2
     ):
         raise ValueError(
-            f"`num_points` must be at least 2. Received: {num_points!r}"
+            "`num_points` must be at least 2: both ends of an axis. "
+            f"Received: num_points={num_points!r}"
         )
     if isinstance(verbose, str) or verbose not in (0, 1):
-        raise ValueError(f"`verbose` must be 0 or 1. Received: {verbose!r}")
+        raise ValueError(
+            "`verbose` must be 0 or 1: without or with a progress bar. "
+            f"Received: verbose={verbose!r}"
+        )
     objective = objective_of(model, x, y, sample_weight, batch_size, training)
     frame = directions.frame(objective)
     number = len(frame.directions)

@@ -272,6 +272,7 @@ def objective_of(model, x, y, sample_weight, batch_size, training) -> Objective:
     if x is not None or y is not None or sample_weight is not None:
         raise ValueError(
             "An `Objective` holds its data. Give either a model with data, or "
-            "an objective alone. Received: an objective and data"
+            "an objective alone. "
+            f"Received: model={model!r} together with x, y or sample_weight"
         )
     return model

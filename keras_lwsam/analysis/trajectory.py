@@ -29,7 +29,9 @@ class TrajectoryPlane(Directions):
     Args:
         trajectory: Directory that `callbacks.TrajectoryRecorder` wrote to; or
             a list, one a time, of lists of arrays as `network.get_weights`
-            returns. At least two that differ from the present weights.
+            returns. At least two that differ from the present weights. Points
+            are labelled by the number of epochs, or by their place in the
+            list.
 
     Raises:
         TypeError: If `trajectory` is neither.
@@ -50,20 +52,23 @@ class TrajectoryPlane(Directions):
     """
 
     def __init__(self, trajectory):
+        self.times = None
         if isinstance(trajectory, str | os.PathLike):
-            trajectory = load_trajectory(trajectory)
+            self.times, trajectory = load_trajectory(trajectory)
         if not isinstance(trajectory, list | tuple):
             raise TypeError(
                 "`trajectory` must be the directory of a `TrajectoryRecorder`, "
                 "or a list of lists of arrays. "
-                f"Received: {type(trajectory).__name__}"
+                f"Received: trajectory={trajectory!r} (of type "
+                f"{type(trajectory).__name__})"
             )
         if len(trajectory) < 2:
             raise ValueError(
-                "A plane needs the weights at two times or more. "
-                f"Received: {len(trajectory)}"
+                "A plane needs the weights at two times or more: record more "
+                f"epochs. Received: {len(trajectory)} of them"
             )
         self.trajectory = list(trajectory)
+        self.times = self.times or list(range(len(trajectory)))
 
     def frame(self, objective):
         moves = {id(v) for v in objective.perturbed}
@@ -86,7 +91,10 @@ class TrajectoryPlane(Directions):
         rows = rows[:2]
         # Which way is up is left open; the first weights are at the right.
         rows = rows * np.where(rows @ course[0] < 0.0, -1.0, 1.0)[:, None]
-        path = np.concatenate([course @ rows.T, np.zeros((1, 2))])
+        path, labels = course @ rows.T, list(map(str, self.times))
+        if course[-1].any():
+            path = np.concatenate([path, np.zeros((1, 2))])
+            labels.append("now")
         low, high = path.min(0), path.max(0)
         room = _MARGIN * np.maximum(high - low, 0.1 * np.max(high - low))
         return Frame(
@@ -97,7 +105,7 @@ class TrajectoryPlane(Directions):
             ],
             name="Loss in the plane of the training",
             path=path,
-            path_labels=[*map(str, range(len(course))), "now"],
+            path_labels=labels,
             explained=(lengths**2 / np.sum(lengths**2))[:2],
         )
 
@@ -142,16 +150,16 @@ def saved_weights(directory) -> list:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def load_trajectory(directory) -> list:
-    """The weights that `save_weights` wrote, in order."""
-    paths = [path for _, path in saved_weights(directory)]
-    if not paths:
+def load_trajectory(directory) -> tuple[list, list]:
+    """The numbers and the weights that `save_weights` wrote, in order."""
+    files = saved_weights(directory)
+    if not files:
         raise ValueError(
             "The directory must hold what `callbacks.TrajectoryRecorder` "
             f"wrote. Received: {os.fspath(directory)!r}, without such files"
         )
     trajectory = []
-    for path in paths:
+    for _, path in files:
         with np.load(path, allow_pickle=False) as data:
             trajectory.append([data[f"{i}"] for i in range(len(data.files))])
-    return trajectory
+    return [number for number, _ in files], trajectory

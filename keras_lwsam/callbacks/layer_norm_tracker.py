@@ -49,8 +49,11 @@ class LayerNormTracker(keras.callbacks.Callback):
     those gradients anyway; watching costs no gradient and no pass. What a
     step does not compute is NaN: the cosine of a layer that is not perturbed
     (its clean gradient is what few layers save), or of a method that has no
-    clean gradient. In batches that are split (m-sharpness) and on replicas the
-    squares are averaged over the parts.
+    clean gradient; that of the model is over the weights of which both are
+    known. In batches that are split (m-sharpness) and on replicas the squares
+    are averaged over the parts. GAM shows the first of its perturbations;
+    EntropySGD walks, and has none; ESAM's two gradients are of different
+    samples.
 
     On a step without perturbation (`rho=0`) the gradients are measured for as
     long as a tracker is attached. In graph mode that may change the last bits

@@ -1,11 +1,12 @@
 """`RunRecorder`: what a run was, and how it went, in a directory."""
 
-import csv
 import datetime
 import json
+import math
 import os
 import pathlib
 import platform
+import warnings
 
 import keras
 import numpy as np
@@ -72,8 +73,11 @@ class RunRecorder(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.run_dir.mkdir(parents=True, exist_ok=True)
         path = self.run_dir / "run.json"
-        text = json.dumps(self._configuration(), indent=2, default=_plain)
-        path.write_text(text + "\n")
+        with warnings.catch_warnings():
+            # That a function cannot be loaded again; it shall only be named.
+            warnings.simplefilter("ignore")
+            configuration = _plain(self._configuration())
+        path.write_text(json.dumps(configuration, indent=2) + "\n")
         self._logger = None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -83,10 +87,7 @@ class RunRecorder(keras.callbacks.Callback):
         path = self.run_dir / "history.csv"
         before = _records.rows_before(path, epoch)
         if before:
-            with open(path, "w", newline="") as file:
-                writer = csv.DictWriter(file, before[0])
-                writer.writeheader()
-                writer.writerows(before)
+            _records.write(path, before[0], before)
         self._logger = keras.callbacks.CSVLogger(path, append=bool(before))
         self._logger.set_model(self.model)
         self._logger.on_train_begin(logs)
@@ -123,10 +124,7 @@ class RunRecorder(keras.callbacks.Callback):
             },
             "optimizer": {
                 "class": type(optimizer).__name__,
-                **{
-                    key: _short(value)
-                    for key, value in optimizer.get_config().items()
-                },
+                **optimizer.get_config(),
             },
             "loss": model.loss,
             "fit": {key: self.params.get(key) for key in ("epochs", "steps")},
@@ -139,15 +137,21 @@ class RunRecorder(keras.callbacks.Callback):
         }
 
 
-def _short(value):
-    """A number of single precision as it was written down."""
-    return float(f"{value:.7g}") if isinstance(value, float) else value
-
-
 def _plain(value):
-    """What JSON has no form for, as a number or as text."""
+    """A structure as JSON has it: numbers, and names of what is none."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "__lambda__":
+            return "lambda"
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
+    if isinstance(value, float):
+        # A number of single precision as it was written down.
+        return float(f"{value:.7g}") if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
     if isinstance(value, keras.losses.Loss):
         return value.name
     return getattr(value, "__name__", None) or repr(value)

@@ -98,7 +98,8 @@ class SharpnessTracker(keras.callbacks.Callback):
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range; when `fit` begins, if the
-            model has no loss or the data no end.
+            model has no loss, the data no end, or the loss no second
+            derivatives where they are wanted.
         ImportError: When `fit` begins, if scipy is needed and not installed.
 
     Example:
@@ -207,6 +208,9 @@ class SharpnessTracker(keras.callbacks.Callback):
         self._objective = Objective(
             self.model, *self._data, batch_size=self.batch_size
         )
+        if self.num_eigenvalues or self.num_trace_samples:
+            # Now, and not after an epoch, if there are no second derivatives.
+            self._objective.product(np.zeros(self._objective.size))
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._has_begun:

@@ -16,7 +16,8 @@ class TrajectoryRecorder(keras.callbacks.Callback):
     The weights before training, and after every so many epochs: one file a
     time, `weights_000000.npz`, ..., each there completely or not at all. When
     training goes on from a later epoch (`initial_epoch`, `BackupAndRestore`),
-    the files of the epochs before stay.
+    the files of the epochs before stay; those of later ones, and in a new
+    training all of them, are deleted when it begins.
 
     Args:
         directory: Where the files go, for this training alone; made when it

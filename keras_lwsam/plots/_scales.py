@@ -59,7 +59,8 @@ class Scale:
 def fitting(values, ratio=30.0):
     """Logarithmic if the finite values differ by more than `ratio`."""
     values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
+    # Between larger numbers there is no difference that is finite.
+    values = values[np.abs(values) < 1e300]
     if not len(values):
         return Scale("linear", 0.0, 1.0)
     low, high = float(values.min()), float(values.max())

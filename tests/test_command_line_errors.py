@@ -159,3 +159,9 @@ def test_process_whose_reader_leaves():
     assert child.returncode == 1
     assert "BrokenPipe" not in error
     assert "Traceback" not in error
+
+
+def test_without_a_standard_output(monkeypatch):
+    """As after `>&-`."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["methods", "sam"]) == 0

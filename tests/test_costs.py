@@ -157,7 +157,7 @@ def test_inputs_of_subclassed_networks():
 
 def test_errors():
     network = convolutional_network()
-    with pytest.raises(TypeError, match=r"keras\.Model.*Received: model=3"):
+    with pytest.raises(TypeError, match=r"keras\.Model.*Received: network=3"):
         costs.layer_costs(3)
     unbuilt = keras.Sequential([layers.Dense(3)])
     with pytest.raises(ValueError, match=r"must be built.*Received"):

@@ -219,7 +219,7 @@ def test_a_network_that_resizes_has_no_hessian(eagerly):
         np.arange(6) % 3,
     )
     assert analysis.sharpness(objective) > 0.0
-    with pytest.raises(ValueError, match="second derivative of bilinear"):
+    with pytest.raises(ValueError, match=r"no second derivative.*resizes"):
         analysis.hessian_trace(objective)
 
 

@@ -324,3 +324,15 @@ def test_data_that_cannot_be_looked_at():
         analysis.sharpness(model, dataset, y)
     with pytest.raises(ValueError, match="together with x, y or sample_weight"):
         analysis.sharpness(analysis.Objective(model, x, y), x, y)
+
+
+def test_empty_batches_do_not_count():
+    """A filter may leave none of a batch."""
+    model = compiled(keras.Sequential([keras.Input((2,)), layers.Dense(1)]))
+    x, y = random(4, 2).astype("float32"), np.zeros((4, 1), "float32")
+    some = tf.data.Dataset.from_tensors((x, y))
+    none = tf.data.Dataset.from_tensors((x[:0], y[:0]))
+    objective = analysis.Objective(model, some.concatenate(none))
+    assert objective.loss() == analysis.Objective(model, x, y).loss()
+    with pytest.raises(ValueError, match="must have a sample"):
+        analysis.Objective(model, none)

@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from keras_lwsam import callbacks
 from tests.watched import (
     FEW,
     LITTLE,
@@ -123,3 +125,30 @@ def test_other_loggers_see_it(tmp_path):
 def test_logs_are_left_alone_unless_asked():
     _, history = fit(tracking(**LITTLE))
     assert not [name for name in history if "/" in name]
+
+
+def test_what_has_no_second_derivative_is_told_before_the_first_epoch():
+    network = keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Conv2D(1, 2),
+            keras.layers.Resizing(2, 2, interpolation="bicubic"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
+    network.compile("sgd", "mse")
+    x, y = np.ones((4, 4, 4, 1)), np.zeros((4, 1))
+    begun = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: begun.append(epoch)
+    )
+    tracker = callbacks.SharpnessTracker(x, y)
+    with pytest.raises(ValueError, match="no second derivative"):
+        network.fit(x, y, verbose=0, callbacks=[tracker, watch])
+    assert begun == []
+    plain = callbacks.SharpnessTracker(
+        x, y, num_eigenvalues=0, num_trace_samples=0
+    )
+    network.fit(x, y, verbose=0, callbacks=[plain])
+    assert np.isfinite(plain.history[0]["sharpness"])

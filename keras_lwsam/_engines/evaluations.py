@@ -2,6 +2,7 @@
 
 import contextlib
 
+import keras
 import tensorflow as tf
 
 from keras_lwsam import _keras
@@ -85,7 +86,8 @@ class Evaluations:
         if tf.executing_eagerly():
             # There is no graph to look at; so much can be known.
             resizes = any(
-                getattr(layer, "interpolation", None) == "bilinear"
+                isinstance(layer, keras.layers.UpSampling2D)
+                and layer.interpolation == "bilinear"
                 for layer in _keras.walk_layers(self._network)
             )
         else:

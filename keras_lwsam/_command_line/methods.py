@@ -34,21 +34,10 @@ def run(arguments):
             print(f"{name:{width}}  {method.__doc__.strip().splitlines()[0]}")
         return
     try:
-        print(_cards.read(_named(arguments.name)), end="")
+        name = methods.name_of(arguments.name.lower())
+    except ValueError as error:
+        raise UsageError(error) from error
+    try:
+        print(_cards.read(name), end="")
     except FileNotFoundError as error:
         raise CommandError(error) from error
-
-
-def _named(text):
-    """The name of the method that a user may mean by a text."""
-    plain = {_plain(name): name for name in methods.NAMES}
-    if _plain(text) not in plain:
-        try:
-            methods.get(text)  # It knows which names are near.
-        except ValueError as error:
-            raise UsageError(error) from error
-    return plain[_plain(text)]
-
-
-def _plain(name):
-    return name.lower().replace("_", "").replace("-", "")

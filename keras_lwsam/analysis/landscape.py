@@ -123,7 +123,7 @@ class Landscape:
             EOFError,
             KeyError,
             MemoryError,
-            NotImplementedError,
+            # Encrypted, or compressed in a way that Python does not know.
             RuntimeError,
             TypeError,
             ValueError,

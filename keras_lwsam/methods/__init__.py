@@ -133,20 +133,7 @@ def get(method, rho=None) -> Method:
             "of `keras_lwsam.methods`, such as `methods.SAM(rho=0.05)`. "
             f"Received: method={method!r} (of type {type(method).__name__})"
         )
-    # "look_sam" is LookSAM; "looksam" and "look-sam" can be nothing else.
-    plain = {_plain(name): name for name in NAMES}
-    if _plain(method) not in plain:
-        near = difflib.get_close_matches(
-            _plain(method.lower()), plain, cutoff=0.4
-        )
-        hint = " or ".join(repr(plain[name]) for name in near)
-        raise ValueError(
-            f"`method` names no method of this library. "
-            f"{f'Did you mean {hint}? ' if near else ''}"
-            f"The names are: {', '.join(sorted(NAMES))}. "
-            f"Received: method={method!r}"
-        )
-    chosen = NAMES[plain[_plain(method)]]
+    chosen = NAMES[name_of(method)]
     if rho is None:
         return chosen()
     if "rho" not in inspect.signature(chosen).parameters:
@@ -185,6 +172,32 @@ def compose(method, schedule=None, num_batch_splits=None) -> Method:
         # Outside: a step that is not perturbed takes the batch whole.
         method = Scheduled(method, schedule)
     return method
+
+
+def name_of(text: str) -> str:
+    """The name in `NAMES` that a text means.
+
+    `"look_sam"` is LookSAM; `"looksam"` and `"look-sam"` can be nothing else.
+
+    Args:
+        text: The text.
+
+    Raises:
+        ValueError: If it is no method.
+    """
+    plain = {_plain(name): name for name in NAMES}
+    if _plain(text) not in plain:
+        near = difflib.get_close_matches(
+            _plain(text.lower()), plain, cutoff=0.4
+        )
+        hint = " or ".join(repr(plain[name]) for name in near)
+        raise ValueError(
+            f"`method` names no method of this library. "
+            f"{f'Did you mean {hint}? ' if near else ''}"
+            f"The names are: {', '.join(sorted(NAMES))}. "
+            f"Received: method={text!r}"
+        )
+    return plain[_plain(text)]
 
 
 def _plain(name):

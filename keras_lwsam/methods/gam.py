@@ -28,8 +28,9 @@ class GAM(Method):
 
     $$ g_0 = \nabla L(w), \quad
        g_1 = \nabla L(w + r' u(g_0)), \quad
-       w_2 = w + \rho \, u(g_1 - g_0), \quad
-       g_2 = \nabla L(w_2), \quad
+       w_2 = w + \rho \, u(g_1 - g_0), $$
+
+    $$ g_2 = \nabla L(w_2), \quad
        g_3 = \nabla L(w_2 + r' u(g_2)), $$
 
     $$ G = b_1 g_1 + b_3 g_3, \qquad

@@ -19,9 +19,9 @@ class SAMPa(Method):
     r"""SAM whose two gradients do not wait for each other.
 
     $$ y^+ = \mathrm{optimizer}(x, \nabla f(y)), \qquad
-       \tilde x = x + \rho \frac{\nabla f(y)}{\lVert \nabla f(y) \rVert_2},
-       \qquad
-       x^+ = \mathrm{optimizer}(x,\ (1 - \lambda) \nabla f(\tilde x)
+       \tilde x = x + \rho \frac{\nabla f(y)}{\lVert \nabla f(y) \rVert_2}, $$
+
+    $$ x^+ = \mathrm{optimizer}(x,\ (1 - \lambda) \nabla f(\tilde x)
              + \lambda \nabla f(y^+)) $$
 
     The gradient at x~ is that of the previous batch, which made grad f(y); the

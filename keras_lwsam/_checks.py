@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lwsam import _keras, _layers
+from keras_lwsam import _keras, _layers, _overrides
 
 
 def network(model):
@@ -12,11 +12,12 @@ def network(model):
             "`model` must be a keras.Model. "
             f"Received: model={model!r} (of type {type(model).__name__})"
         )
-    if type(model).train_step is not keras.Model.train_step:
+    if not _overrides.hands_over(model, "train_step"):
         raise ValueError(
             f"`model` has a `train_step` of its own, in {type(model)}, which "
             "the sharpness-aware step would replace. Move what it does into "
-            "`compute_loss` and `compute_metrics`, which are used. "
+            "`compute_loss` and `compute_metrics`, which are used; or let it "
+            "end in `super().train_step(data)`. "
             f"Received: model={model.name!r}"
         )
     is_built(model)

@@ -1,14 +1,40 @@
 """What the wrapper hands on to the network that it trains."""
 
+import keras
+
 from keras_lwsam import _keras
+from keras_lwsam._overrides import delegated
 
 
 class DelegatesToNetwork:
     """Mixed into a `keras.Model` that has a network as `model`.
 
     Calls, losses and metrics are the network's own, with what the wrapper was
-    compiled with.
+    compiled with. What the network does around the methods of `keras.Model`,
+    such as preprocessing, is done around those of the wrapper.
     """
+
+    compile = delegated("compile")
+    evaluate = delegated("evaluate")
+    predict = delegated("predict")
+    train_on_batch = delegated("train_on_batch")
+    test_on_batch = delegated("test_on_batch")
+    predict_on_batch = delegated("predict_on_batch")
+
+    def _next(self, name):
+        """The method `name` of the bases behind this one."""
+        return getattr(super(), name)
+
+    def _compile_as(self, network):
+        """Compiles as a network is compiled, if it is."""
+        if network.compiled:
+            self._next("compile")(**_keras.compile_arguments(network))
+
+    def compile_from_config(self, config):
+        """Compiles as `get_compile_config` describes."""
+        # What it holds is what the network's `compile`, if any, handed over.
+        self._next("compile")(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs, training=None):
         return _keras.call(self.model, inputs, training)

@@ -101,8 +101,14 @@ class _ReadRecorder(keras.StatelessScope):
 
 
 def is_built(network):
-    """Whether every layer of `network` has its variables."""
-    return network.built and all(layer.built for layer in walk_layers(network))
+    """Whether every layer that `network` calls has its variables.
+
+    A functional network has called them when it was made. Others that it
+    holds, such as a tokenizer, are none of its computation.
+    """
+    is_functional = getattr(network, "_inputs_struct", None) is not None
+    layers = () if is_functional else walk_layers(network)
+    return network.built and all(layer.built for layer in layers)
 
 
 def distribute_strategy(model):
@@ -188,6 +194,16 @@ def already_reduced(optimizer):
     """Lets an optimizer take gradients that are those of all replicas."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return with_attributes([(optimizer, {"_all_reduce_sum_gradients": list})])
+
+
+def compile_arguments(network):
+    """What `network` was compiled with, with a new optimizer like its own."""
+    arguments = dict(network._compile_config.config)
+    optimizer = arguments["optimizer"]
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        anew = type(optimizer).from_config(optimizer.get_config())
+        arguments["optimizer"] = anew
+    return arguments
 
 
 def lend_compiled(model, network):

@@ -1,5 +1,6 @@
 """`LWSAMModel`: sharpness-aware training of any Keras model by `fit`."""
 
+import functools
 import inspect
 
 import keras
@@ -19,6 +20,7 @@ from keras_lwsam import selection as selection_module
 from keras_lwsam._adaptation import Adaptation
 from keras_lwsam._delegation import DelegatesToNetwork
 from keras_lwsam._fitting import EpochBegin, with_callback
+from keras_lwsam._overrides import around, overrides
 from keras_lwsam._saving import unchanged_by_errors
 from keras_lwsam._state import State
 from keras_lwsam._training import Training
@@ -44,7 +46,11 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
 
     The wrapper is an ordinary `keras.Model`: `compile`, `fit`, `evaluate`,
     `predict`, callbacks, `save` and `keras.saving.load_model` work. The
-    network is trained in place and stays available as `model`.
+    network is trained in place and stays available as `model`. What it does
+    around these methods of Keras it still does, as the tasks of KerasHub
+    preprocess raw strings and images. A network that is compiled need not be
+    compiled again: the wrapper takes its loss and metrics, and an optimizer of
+    the same configuration.
 
     Args:
         model: The network: any built `keras.Model`.
@@ -176,6 +182,7 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         names = ("sharpness", "gradient_norm") if sharpness_metrics else ()
         self._reported = {n: keras.metrics.Mean(name=n) for n in names}
         self.built = True
+        self._compile_as(model)
 
     @property
     def layer_paths(self) -> list[str]:
@@ -205,8 +212,12 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         """One sharpness-aware step on one batch."""
         if self._engine_class.is_tracing():
             self.trace_count += 1
+        batch, previous = self._training.batches_of(data)
+        take = functools.partial(self._take_step, previous)
+        return around(self.model, "train_step", take)(batch)
+
+    def _take_step(self, previous, batch):
         training = self._training
-        batch, previous = training.batches_of(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         weights = self._weights_of_network
         trained = {id(v) for v in self.trainable_variables}
@@ -327,7 +338,8 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         callback = EpochBegin(self._begin_epoch)
         try:
             with with_callback(self, args, kwargs, callback) as arguments:
-                return super().fit(**arguments)
+                run = around(self.model, "fit", super().fit)
+                return run(**arguments)
         finally:
             # Callbacks that an exception cut short could not clean up.
             self._training.end()
@@ -338,8 +350,12 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
+        model = serialize(self.model)
+        if overrides(self.model, "compile"):
+            # Keras would warn that it does not call it.
+            model.pop("compile_config", None)
         return {
-            "model": serialize(self.model),
+            "model": model,
             "method": serialize(self.method),
             "layers": serialize(self.selection),
             "perturbation_norm": self.perturbation_norm,

@@ -26,8 +26,8 @@ RANKS = [
     | {"step"},
     {"methods", "selection"},
     {"combinations", "perturbations", "schedules", "_layers", "_records"},
-    {"_arguments", "_cards", "_clock", "_inputs", "_keras", "_random"}
-    | {"_tensorboard", "_tensors", "_version", "_work"},
+    {"_arguments", "_cards", "_clock", "_inputs", "_keras", "_overrides"}
+    | {"_random", "_tensorboard", "_tensors", "_version", "_work"},
     {"_lending"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

@@ -3,12 +3,14 @@
 import keras
 
 from keras_lwsam import _keras
+from keras_lwsam._overrides import around
 
 
-def batches_of(x, y, sample_weight, batch_size) -> list:
+def batches_of(network, x, y, sample_weight, batch_size) -> list:
     """All batches of some data, as `(x, y, sample_weight)`, in order.
 
     Args:
+        network: The network that is given the data, which may preprocess it.
         x: Whatever `evaluate` takes.
         y: Targets.
         sample_weight: Weights of the samples.
@@ -19,6 +21,11 @@ def batches_of(x, y, sample_weight, batch_size) -> list:
             "`x` must be the inputs to look at: arrays, or a data set of "
             "batches. Received: x=None"
         )
+    data = {"x": x, "y": y, "sample_weight": sample_weight}
+    data = around(network, "evaluate", dict)(**data, batch_size=batch_size)
+    x, y, sample_weight = (
+        data.get(name) for name in ("x", "y", "sample_weight")
+    )
     adapter = _keras.data_adapter(x, y, sample_weight, batch_size)
     dataset = adapter.get_tf_dataset()
     is_endless = dataset.cardinality() == -1

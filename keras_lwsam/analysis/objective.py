@@ -75,12 +75,14 @@ class Objective:
         _checks.is_compiled(model)
         _arguments.count("batch_size", batch_size)
         _arguments.boolean("training", training)
-        self._batches = batches_of(x, y, sample_weight, batch_size)
+        self.network = network_of(model)
+        self._batches = batches_of(
+            self.network, x, y, sample_weight, batch_size
+        )
         sizes = [engine_class.batches.size(batch) for batch in self._batches]
         self._shares = [size / sum(sizes) for size in sizes]
         _keras.build_compiled(model, iter(self._batches[:1]))
 
-        self.network = network_of(model)
         layers = _layers.all_layers(self.network)
         _checks.has_trainable_layer(self.network, layers)
         self.variables, self.layer_of = variables_of(self.network)

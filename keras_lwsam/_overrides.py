@@ -1,0 +1,100 @@
+"""What a network does around the methods of `keras.Model`.
+
+A KerasHub task turns strings into tokens in a `fit` of its own, which ends in
+`super().fit(...)`; a KerasCV detector unpacks a batch so in its `train_step`.
+They should do the same for the wrapper, whose methods come in at that `super`.
+"""
+
+import functools
+import inspect
+import types
+
+import keras
+
+
+def overrides(network, name) -> bool:
+    """Whether `network` has a method `name` of its own."""
+    return getattr(type(network), name) is not getattr(keras.Model, name)
+
+
+def hands_over(network, name) -> bool:
+    """Whether all methods `name` of its own name the next one.
+
+    One that does not, such as a training step with a tape of its own, leaves
+    nothing for anybody else to do.
+    """
+    own = []
+    for base in type(network).__mro__:
+        if base is keras.Model:
+            break
+        if name in vars(base):
+            own.append(inspect.unwrap(vars(base)[name]))
+    return all(name in method.__code__.co_names for method in own)
+
+
+def around(network, name, run):
+    """`network.name`, with `run` in place of that of `keras.Model`.
+
+    Args:
+        network: A `keras.Model`.
+        name: Name of a method of `keras.Model`.
+        run: Function that takes the arguments which the network's method
+            hands over to `super()`.
+
+    Returns:
+        A function; `run` itself if the network has no such method.
+    """
+    if not overrides(network, name):
+        return run
+    calls = []
+
+    def run_and_note(_, *args, **kwargs):
+        calls.append(name)
+        return run(*args, **kwargs)
+
+    def call(*args, **kwargs):
+        result = getattr(_with_base(network, name, run_and_note), name)(
+            *args, **kwargs
+        )
+        if not calls:
+            raise RuntimeError(
+                f"`{name}` of {type(network)} never calls "
+                f"`super().{name}(...)`, where training sharpness-aware comes "
+                f"in. Received: model={network.name!r}"
+            )
+        return result
+
+    return call
+
+
+def _with_base(network, name, method):
+    """`network`, of a class whose `super().name` is `method`.
+
+    It is another object with the very attributes of the network, so that
+    nobody else who has the network sees another class.
+    """
+    kind = type(network)
+    last = type(keras.Model)("KerasModel", (keras.Model,), {name: method})
+    derived = types.new_class(kind.__name__, (kind, last))
+    stand_in = object.__new__(derived)
+    object.__setattr__(stand_in, "__dict__", vars(network))
+    return stand_in
+
+
+def delegated(name):
+    """A method `name` for a wrapper that has the network as `model`.
+
+    It does what the network does around that of `keras.Model`, and there what
+    the wrapper's next base does. Arguments go by their names: a network may
+    have them in another order.
+    """
+    original = getattr(keras.Model, name)
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def method(self, *args, **kwargs):
+        given = signature.bind_partial(self, *args).arguments
+        del given["self"]
+        return around(self.model, name, self._next(name))(**given, **kwargs)
+
+    return method

@@ -3,35 +3,7 @@
 import keras
 import numpy as np
 
-
-def resnet20(classes=10, dropout=0.1, image_shape=(32, 32, 3), keras=keras):
-    """ResNet-20 for CIFAR (He et al. 2016), with dropout in each block.
-
-    `keras` may be another package of the same interface, such as `tf_keras`.
-    """
-    layers = keras.layers
-
-    def convolution(x, filters, stride=1, kernel=3, activate=True):
-        x = layers.Conv2D(
-            filters, kernel, stride, padding="same", use_bias=False
-        )(x)
-        x = layers.BatchNormalization()(x)
-        return layers.ReLU()(x) if activate else x
-
-    inputs = keras.Input(image_shape)
-    x = convolution(inputs, 16)
-    for stage, filters in enumerate((16, 32, 64)):
-        for block in range(3):
-            stride = 2 if stage > 0 and block == 0 else 1
-            y = convolution(x, filters, stride)
-            y = layers.Dropout(dropout)(y)
-            y = convolution(y, filters, activate=False)
-            if stride > 1:
-                x = convolution(x, filters, stride, kernel=1, activate=False)
-            x = layers.ReLU()(layers.Add()([x, y]))
-    x = layers.GlobalAveragePooling2D()(x)
-    x = layers.Dropout(dropout)(x)
-    return keras.Model(inputs, layers.Dense(classes)(x), name="resnet20")
+from examples.residual_networks import resnet20
 
 
 def vit(classes=10, depth=6):

@@ -6,6 +6,7 @@ training that goes on where it was stopped sees what it would have seen.
 
 import dataclasses
 import importlib
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -183,7 +184,7 @@ def catalogue(args, name, test_split="test", **arguments):
 
 
 def images(args, name, test_split="test"):
-    """`Examples` of images in [0, 1] with labels.
+    """`Examples` of images in [0, 1], of three channels, with labels.
 
     With `--offline`: those of an npz file, or scikit-learn's digits.
 
@@ -200,7 +201,8 @@ def images(args, name, test_split="test"):
             train_size=len(train[1]),
             test_size=len(test[1]),
             classes=int(train[1].max()) + 1,
-            name=args.offline or "digits",
+            name=pathlib.Path(args.offline).name or "digits",
+            decode=in_color,
         )
     raw = need("tensorflow_datasets", "datasets").decode.SkipDecoding()
     info, train, test = catalogue(
@@ -211,12 +213,10 @@ def images(args, name, test_split="test"):
         # Files take less room in the buffer that they are shuffled in.
         decoders={"image": raw},
     )
-    shape = info.features["image"].shape
+    shape = (*info.features["image"].shape[:2], 3)
 
     def decode(file):
-        image = tf.io.decode_image(
-            file, channels=shape[-1], expand_animations=False
-        )
+        image = tf.io.decode_image(file, channels=3, expand_animations=False)
         image.set_shape(shape)
         return tf.image.convert_image_dtype(image, tf.float32)
 
@@ -231,6 +231,43 @@ def images(args, name, test_split="test"):
     )
 
 
+def in_color(image):
+    """An image of three channels."""
+    one = image.shape[-1] == 1
+    return tf.image.grayscale_to_rgb(image) if one else image
+
+
+def standardized(examples, sample=1000):
+    """Images whose channels have about mean 0 and standard deviation 1.
+
+    Args:
+        examples: `Examples` of images.
+        sample: How many of them, the first to train on, give mean and
+            deviation.
+    """
+    total, squares, count = 0.0, 0.0, 0
+    for x, _ in examples.train.take(sample):
+        image = examples.decode(x).numpy().astype("float64")
+        total += image.sum((0, 1))
+        squares += (image**2).sum((0, 1))
+        count += image.shape[0] * image.shape[1]
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+    mean, deviation = mean.astype("float32"), deviation.astype("float32")
+    return dataclasses.replace(
+        examples, decode=lambda x: (examples.decode(x) - mean) / deviation
+    )
+
+
+def one_hot(examples):
+    """Labels as vectors, which label smoothing and mixed images need."""
+    train, test = (
+        split.map(lambda x, y: (x, tf.one_hot(y, examples.classes)))
+        for split in (examples.train, examples.test)
+    )
+    return dataclasses.replace(examples, train=train, test=test)
+
+
 def crop_and_flip(args):
     """Augmentation for `batches`: shifts by up to an eighth, and mirrors.
 
@@ -239,15 +276,57 @@ def crop_and_flip(args):
     """
 
     def augment(image, label, seed):
-        height, width, channels = image.shape
-        pad = max(1, height // 8)
+        pad = max(1, image.shape[0] // 8)
         seeds = tf.random.split(seed)
         padded = tf.pad(image, ((pad, pad), (pad, pad), (0, 0)), "REFLECT")
-        image = tf.image.stateless_random_crop(
-            padded, (height, width, channels), seeds[0]
-        )
-        if args.offline != "":
-            image = tf.image.stateless_random_flip_left_right(image, seeds[1])
-        return image, label
+        shifted = tf.image.stateless_random_crop(padded, image.shape, seeds[0])
+        return mirrored(args, shifted, seeds[1]), label
 
     return augment
+
+
+def resized_crop(args):
+    """Augmentation for `batches`: parts of the image, and mirrors.
+
+    As is usual for ImageNet: of 8 to 100 % of the area, with an aspect ratio
+    of 3/4 to 4/3, brought to `args.image_size`.
+    """
+    whole = tf.zeros((1, 0, 4))
+
+    def augment(image, label, seed):
+        seeds = tf.random.split(seed)
+        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            whole,
+            seeds[0],
+            area_range=(0.08, 1.0),
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            min_object_covered=0.1,
+            use_image_if_no_bounding_boxes=True,
+        )
+        part = tf.slice(image, begin, size)
+        part.set_shape((None, None, image.shape[-1]))
+        part = tf.image.resize(part, (args.image_size,) * 2)
+        return mirrored(args, part, seeds[1]), label
+
+    return augment
+
+
+def center_crop(args):
+    """For `batches`: 7/8 of the smaller side, brought to `args.image_size`."""
+
+    def prepare(image, label):
+        shape = tf.shape(image)
+        side = 7 * tf.reduce_min(shape[:2]) // 8
+        begin = (shape[:2] - side) // 2
+        part = image[begin[0] : begin[0] + side, begin[1] : begin[1] + side]
+        return tf.image.resize(part, (args.image_size,) * 2), label
+
+    return prepare
+
+
+def mirrored(args, image, seed):
+    """The image or its mirror image; of scikit-learn's digits, the image."""
+    if args.offline == "":
+        return image
+    return tf.image.stateless_random_flip_left_right(image, seed)

@@ -177,10 +177,11 @@ def sgd(args, data, warmup=0, **arguments):
     Args:
         args: The command line.
         data: The data.
-        warmup: Epochs in which the rate rises linearly from 0.
+        warmup: Epochs in which the rate rises linearly from 0, in a short
+            run at most a tenth of them.
         **arguments: Further arguments of `keras.optimizers.SGD`.
     """
-    warmup_steps = min(warmup, args.epochs - 1) * data.steps
+    warmup_steps = min(warmup, args.epochs // 10) * data.steps
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup_steps else args.learning_rate,
         args.epochs * data.steps - warmup_steps,

@@ -1,4 +1,4 @@
-"""Residual networks for small images: ResNet-20 and Wide ResNets."""
+"""Residual networks for small images: ResNet-20, Wide ResNets."""
 
 import keras
 
@@ -47,3 +47,59 @@ def resnet20(
     # Also in mixed precision.
     outputs = layers.Dense(classes, dtype="float32")(x)
     return keras.Model(inputs, outputs, name="resnet20")
+
+
+def wide_resnet(
+    depth=28, width=10, classes=100, image_shape=(32, 32, 3), momentum=0.9
+):
+    """Wide ResNet (Zagoruyko and Komodakis 2016), without dropout.
+
+    Args:
+        depth: Number of layers, 4 more than a multiple of 6.
+        width: How many times as many filters as a thin one.
+        classes: Number of classes.
+        image_shape: Shape of an image.
+        momentum: That of BatchNorm.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(
+            "`depth` must be 4 more than a multiple of 6, such as 10, 16, 28 "
+            f"or 40. Received: depth={depth}"
+        )
+    layers = keras.layers
+
+    def activated(x, name):
+        x = layers.BatchNormalization(momentum=momentum, name=f"{name}_norm")(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    def convolution(x, filters, stride, kernel, name):
+        return layers.Conv2D(
+            filters,
+            kernel,
+            stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=keras.initializers.VarianceScaling(
+                2.0, "fan_out", "untruncated_normal"
+            ),
+            name=name,
+        )(x)
+
+    inputs = keras.Input(image_shape)
+    x = convolution(inputs, 16, 1, 3, "conv")
+    for group, filters in enumerate((16, 32, 64), start=1):
+        for block in range(1, (depth - 4) // 6 + 1):
+            name = f"group{group}_block{block}"
+            stride = 2 if group > 1 and block == 1 else 1
+            y = activated(x, f"{name}_in")
+            # Where the shape changes, the shortcut starts behind the ReLU.
+            if block == 1:
+                x = convolution(y, filters * width, stride, 1, f"{name}_skip")
+            y = convolution(y, filters * width, stride, 3, f"{name}_conv1")
+            y = activated(y, f"{name}_mid")
+            y = convolution(y, filters * width, 1, 3, f"{name}_conv2")
+            x = layers.Add(name=f"{name}_add")([x, y])
+    x = layers.GlobalAveragePooling2D(name="pool")(activated(x, "out"))
+    # Also in mixed precision.
+    outputs = layers.Dense(classes, dtype="float32", name="logits")(x)
+    return keras.Model(inputs, outputs, name=f"wide_resnet_{depth}_{width}")

@@ -17,11 +17,14 @@ _COMPILED = ("_compile_loss", "_compile_metrics", "_loss_tracker", "compiled")
 
 def walk_layers(layer):
     """`layer` and all layers inside it, depth first, in order of creation."""
-    return (inner for inner, _ in walk_paths(layer))
+    return (inner for inner, _, _ in walk_paths(layer))
 
 
 def walk_paths(layer):
     """The same with the path of each: the names of layers down to it.
+
+    And with the layers that it lies in, from the outside, without the network
+    at the top, as `(name, layer)` pairs.
 
     As in Keras's own paths, the name of a functional network at the top is
     left out. Keras's paths are not taken: they tell where a layer was built,
@@ -30,16 +33,18 @@ def walk_paths(layer):
     seen = set()
     is_functional = getattr(layer, "_inputs_struct", None) is not None
 
-    def walk(layer, path):
+    def walk(layer, path, owners):
         if id(layer) in seen:
             return
         seen.add(id(layer))
-        yield layer, path or layer.name
+        yield layer, path or layer.name, owners
+        is_top = len(seen) == 1
+        owners = () if is_top else (*owners, (layer.name, layer))
         for sublayer in layer._layers:
             prefix = f"{path}/" if path else ""
-            yield from walk(sublayer, prefix + sublayer.name)
+            yield from walk(sublayer, prefix + sublayer.name, owners)
 
-    return walk(layer, "" if is_functional else layer.name)
+    return walk(layer, "" if is_functional else layer.name, ())
 
 
 def own_weights(layer):

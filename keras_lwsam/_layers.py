@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_lwsam import _keras
+from keras_lwsam import _keras, _structure
 from keras_lwsam._tensors import global_norm
 
 
@@ -18,12 +18,16 @@ class LayerWeights(NamedTuple):
         layer: The `keras.layers.Layer`.
         indices: Positions of its weights in the list of all weights.
         weights: The weights, as Keras variables.
+        block: The block that it lies in, or `None`; see `_structure`.
+        in_head: Whether it lies in the head of the network.
     """
 
     path: str
     layer: keras.layers.Layer
     indices: tuple[int, ...]
     weights: tuple
+    block: str | None = None
+    in_head: bool = False
 
     def only(self, keep) -> "LayerWeights":
         """The same layer with those weights for which `keep` holds."""
@@ -45,17 +49,24 @@ def all_layers(network) -> list[LayerWeights]:
     same path are told apart by a number: `block/dense:1`, `block/dense:2`.
     """
     found, taken = [], set()
-    for layer, path in _keras.walk_paths(network):
+    for layer, path, owners in _keras.walk_paths(network):
         weights = [v for v in _keras.own_weights(layer) if id(v) not in taken]
         taken.update(id(v) for v in weights)
         if weights:
-            found.append((path, layer, weights))
+            found.append((path, layer, weights, owners))
     found = _in_order(found, _keras.reading_order(network))
-    paths = _unique([path for path, _, _ in found])
+    paths = _unique([path for path, *_ in found])
+    owners = [owners for *_, owners in found]
+    blocks = _structure.blocks_of(paths, owners)
+    heads = _structure.head_of(paths, owners)
     result, start = [], 0
-    for path, (_, layer, weights) in zip(paths, found, strict=True):
+    for i, (_, layer, weights, _) in enumerate(found):
         indices = tuple(range(start, start + len(weights)))
-        result.append(LayerWeights(path, layer, indices, tuple(weights)))
+        result.append(
+            LayerWeights(
+                paths[i], layer, indices, tuple(weights), blocks[i], heads[i]
+            )
+        )
         start += len(weights)
     return result
 
@@ -63,7 +74,7 @@ def all_layers(network) -> list[LayerWeights]:
 def _in_order(found, rank):
     """Layers by the first use of their weights; unused ones stay behind."""
     keys, latest = [], -1
-    for _, _, weights in found:
+    for _, _, weights, _ in found:
         ranks = [rank[id(v)] for v in weights if id(v) in rank]
         latest = min(ranks, default=latest)
         keys.append(latest)

@@ -61,8 +61,10 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         layers: Which layers are perturbed. `None`: the default,
             `selection.LargestGradientNorm(0.25)`; an int: so many layers of
             the largest gradient norm; a float in (0, 1]: that share of them;
-            `"all"`; a layer path, a regular expression on layer paths, or a
-            list of those; or a `selection.Selection`.
+            `"all"`; `"head"`, `"last_blocks:2"` or `"normalization"`, see
+            `selection.Head`, `LastBlocks`, `Normalization`; a layer path, a
+            regular expression on layer paths, or a list of those; or a
+            `selection.Selection`.
         perturbation_norm: `"selected"`: the gradient norm over the selected
             layers divides, so that the perturbation has length `rho`.
             `"all"`: the gradient norm of the whole network divides, as if all

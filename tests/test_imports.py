@@ -27,7 +27,14 @@ RANKS = [
     {"methods", "selection"},
     {"combinations", "perturbations", "schedules", "_layers", "_records"},
     {"_arguments", "_cards", "_clock", "_inputs", "_keras", "_overrides"}
-    | {"_random", "_tensorboard", "_tensors", "_version", "_work"},
+    | {
+        "_random",
+        "_structure",
+        "_tensorboard",
+        "_tensors",
+        "_version",
+        "_work",
+    },
     {"_lending"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

@@ -15,14 +15,23 @@ from keras_lwsam.selection.by_position import (
     Random,
 )
 from keras_lwsam.selection.kernels_only import KernelsOnly
+from keras_lwsam.selection.presets import (
+    Head,
+    LastBlocks,
+    Normalization,
+    preset,
+)
 
 __all__ = [
     "All",
     "ByPath",
     "ByType",
+    "Head",
     "InputSide",
     "KernelsOnly",
     "LargestGradientNorm",
+    "LastBlocks",
+    "Normalization",
     "Observations",
     "OutputSide",
     "Random",
@@ -42,8 +51,8 @@ def get(layers) -> Selection:
 
     Args:
         layers: `None` (the default selection), an int, a float in (0, 1],
-            `"all"`, a layer path or regular expression, a list of those, or a
-            `Selection`.
+            `"all"`, `"head"`, `"last_blocks:N"`, `"normalization"`, a layer
+            path or regular expression, a list of those, or a `Selection`.
 
     Returns:
         A `Selection`.
@@ -57,20 +66,23 @@ def get(layers) -> Selection:
     >>> from keras_lwsam import selection
     >>> selection.get("all")
     All()
+    >>> selection.get("last_blocks:2")
+    LastBlocks(num_blocks=2)
     """
     if layers is None:
         return DEFAULT
     if isinstance(layers, Selection):
         return layers
     if isinstance(layers, str):
-        return All() if layers == "all" else ByPath(layers)
+        return All() if layers == "all" else preset(layers) or ByPath(layers)
     if isinstance(layers, numbers.Real):
         check_number("layers", layers)
         return LargestGradientNorm(layers)
     if isinstance(layers, (list, tuple)):
         return ByPath(*layers)
     raise TypeError(
-        "`layers` must be None, a number of layers, a share of them, 'all', a "
-        "layer path, a list of layer paths, or a `selection.Selection`. "
+        "`layers` must be None, a number of layers, a share of them, 'all', "
+        "'head', 'last_blocks:N', 'normalization', a layer path, a list of "
+        "layer paths, or a `selection.Selection`. "
         f"Received: layers={layers!r} (of type {type(layers).__name__})"
     )

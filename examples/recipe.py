@@ -344,9 +344,10 @@ def run(args, load, build, settings):
     """
     strategy, is_first = start(args.strategy)
     claim(args, is_first)
-    keras.config.set_dtype_policy(args.precision)
     keras.utils.set_random_seed(args.seed)
     data = load(args)
+    # Not before: data are prepared in single precision.
+    keras.config.set_dtype_policy(args.precision)
     with strategy.scope():
         network = build(args, data)
         method = "sam" if args.method == "none" else args.method

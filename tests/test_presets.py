@@ -9,7 +9,9 @@ import pytest
 from keras import layers
 
 from keras_lwsam import LWSAMModel, selection
+from keras_lwsam._command_line import networks
 from keras_lwsam._layers import all_layers
+from tests import command_line
 
 IMAGE = (32, 32, 3)
 SMALL_TEXT = {
@@ -334,3 +336,18 @@ def test_number_of_blocks(wrong):
         selection.LastBlocks(wrong)
     with pytest.raises(TypeError, match="num_blocks='2'"):
         selection.LastBlocks("2")
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    """KerasHub's classes are known to it, as soon as a file names them."""
+    bert().save(tmp_path / "bert.keras")
+    dense = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    dense.save(tmp_path / "dense.keras")
+    assert networks.packages_in(tmp_path / "bert.keras") == ["keras_hub"]
+    assert networks.packages_in(tmp_path / "dense.keras") == []
+    code, output, _ = command_line.run(
+        capsys, "cost", tmp_path / "bert.keras", "--layers", "head"
+    )
+    assert code == 0
+    assert "logits" in output
+    assert "pooled_dense" not in output

@@ -57,8 +57,8 @@ def add_to(commands):
         action=_Layers,
         metavar="LAYERS",
         help="a number of layers; a share in (0, 1], written with a point; "
-        "'all'; or layer paths and regular expressions. Needed unless the file "
-        "is that of an LWSAMModel",
+        "'all', 'head', 'last_blocks:N', 'normalization'; or layer paths and "
+        "regular expressions. Needed unless the file is that of an LWSAMModel",
     )
     command.set_defaults(run=run)
 

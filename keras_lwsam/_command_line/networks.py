@@ -1,6 +1,7 @@
 """Saved networks, and what steps on them cost."""
 
 import contextlib
+import importlib
 import os
 import pathlib
 import sys
@@ -13,6 +14,9 @@ import keras
 from keras_lwsam import LWSAMModel
 from keras_lwsam._command_line.arguments import CommandError
 from keras_lwsam.costs import Costs, layer_costs
+
+# Their classes are registered when they are imported.
+_PACKAGES = ("keras_hub", "keras_cv")
 
 
 class Saved(NamedTuple):
@@ -82,8 +86,18 @@ def _check(path):
         raise CommandError(f"The file is damaged. {expected} {received}")
 
 
+def packages_in(path) -> list[str]:
+    """The packages of tasks and backbones that a saved network is made with."""
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").decode()
+    return [name for name in _PACKAGES if f'"{name}>' in config]
+
+
 def _load(path):
     try:
+        # Keras finds classes of packages that have been imported.
+        for package in packages_in(path):
+            importlib.import_module(package)
         # Not compiled: optimizer and loss say nothing about the network.
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:

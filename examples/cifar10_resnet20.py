@@ -8,8 +8,8 @@ arXiv:2010.01412) and their code: a cosine schedule instead of two drops of the
 rate, borders filled by reflection, and SAM's radius for CIFAR-10, 0.05.
 `--layers all` is SAM; the default is layer-wise SAM.
 
-With `--offline`, on scikit-learn's digits or an npz file such as Fashion-MNIST;
-the network is the same.
+With `--offline`, on scikit-learn's digits or an npz file such as Fashion-MNIST.
+A small network is ResNet-8.
 """
 
 import keras
@@ -53,6 +53,7 @@ def build(args, data):
         image_shape=data.input_shape,
         initializer="he_normal",
         momentum=0.9,
+        blocks=1 if args.small else 3,
     )
     return recipe.decay_weights(network, args.weight_decay)
 

@@ -11,7 +11,7 @@ layer-wise SAM.
 ImageNet is not free to download: put its archives into `downloads/manual` of
 `--data-dir`, as tensorflow-datasets says of `imagenet2012`. With `--offline`,
 on scikit-learn's digits or an npz file such as Fashion-MNIST. A small network
-is ResNet-20, and takes images of 32 pixels.
+is ResNet-8, and takes images of 32 pixels.
 """
 
 import keras
@@ -59,7 +59,7 @@ def build(args, data):
     """The network."""
     if args.small:
         network = residual_networks.resnet20(
-            data.classes, 0.0, data.input_shape, "he_normal", momentum=0.9
+            data.classes, 0.0, data.input_shape, momentum=0.9, blocks=1
         )
     else:
         body = keras.applications.ResNet50(

@@ -223,8 +223,8 @@ def images(args, name, test_split="test"):
     return Examples(
         train,
         test,
-        train_size=info.splits["train"].num_examples,
-        test_size=info.splits[test_split].num_examples,
+        train_size=len(train),
+        test_size=len(test),
         classes=info.features["label"].num_classes,
         name=name,
         decode=decode,

@@ -9,13 +9,14 @@ def resnet20(
     image_shape=(32, 32, 3),
     initializer="glorot_uniform",
     momentum=0.99,
+    blocks=3,
     keras=keras,
 ):
     """ResNet-20 for CIFAR (He et al. 2016), with dropout in each block.
 
     The shortcuts across stages are convolutions (option B of the paper).
-    `momentum` is that of BatchNorm. `keras` may be another package of the same
-    interface, such as `tf_keras`.
+    `momentum` is that of BatchNorm; one of `blocks` a stage makes it ResNet-8.
+    `keras` may be another package of the same interface, such as `tf_keras`.
     """
     layers = keras.layers
 
@@ -34,7 +35,7 @@ def resnet20(
     inputs = keras.Input(image_shape)
     x = convolution(inputs, 16)
     for stage, filters in enumerate((16, 32, 64)):
-        for block in range(3):
+        for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
             y = convolution(x, filters, stride)
             y = layers.Dropout(dropout)(y)
@@ -46,7 +47,7 @@ def resnet20(
     x = layers.Dropout(dropout)(x)
     # Also in mixed precision.
     outputs = layers.Dense(classes, dtype="float32")(x)
-    return keras.Model(inputs, outputs, name="resnet20")
+    return keras.Model(inputs, outputs, name=f"resnet{6 * blocks + 2}")
 
 
 def wide_resnet(

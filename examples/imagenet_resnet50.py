@@ -2,11 +2,11 @@
 
 From Goyal et al. (2017, arXiv:1706.02677): SGD with momentum 0.9, a rate of 0.1
 for 256 images (scale it with `--batch-size`), reached in 5 epochs of linear
-warm-up; 90 epochs; weight decay 1e-4, in the gradient; parts of the images of 8
-to 100 % of the area, mirrored. Usual since, and in Foret et al. (2021,
-arXiv:2010.01412): a cosine schedule and labels smoothed by 0.1. From there:
-SAM's radius for ImageNet, 0.05. `--layers all` is SAM; the default is
-layer-wise SAM.
+warm-up; 90 epochs; averages of BatchNorm with momentum 0.9; parts of the images
+of 8 to 100 % of the area, mirrored; weight decay 1e-4, in the gradient, here of
+all weights. Usual since, and in Foret et al. (2021, arXiv:2010.01412): a cosine
+schedule, and labels smoothed by 0.1. From there: SAM's radius for ImageNet,
+0.05. `--layers all` is SAM; the default is layer-wise SAM.
 
 ImageNet is not free to download: put its archives into `downloads/manual` of
 `--data-dir`, as tensorflow-datasets says of `imagenet2012`. With `--offline`,
@@ -68,6 +68,9 @@ def build(args, data):
             input_shape=data.input_shape,
             pooling="avg",
         )
+        for layer in body.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = 0.9
         # Also in mixed precision.
         head = keras.layers.Dense(data.classes, dtype="float32", name="logits")
         network = keras.Model(body.input, head(body.output), name="resnet50")

@@ -1,6 +1,10 @@
-"""A tiny example, made as the big ones are, and data for those."""
+"""A tiny example, made as the big ones are, and data for those.
+
+`python -m tests.examples_offline OPTION...` runs it, as a worker may.
+"""
 
 import json
+import sys
 
 import keras
 import numpy as np
@@ -69,11 +73,27 @@ def settings(args, data):
     }
 
 
-def run(output, *arguments):
-    """Runs the tiny example offline; returns what results.json says."""
+def main(arguments):
+    """Trains, tests, and writes the results."""
+    return recipe.run(parse(arguments), load, build, settings)
+
+
+def run(output, *arguments, eager=True):
+    """Runs the tiny example offline; returns what results.json says.
+
+    Eagerly, which saves tracing, or as it is.
+    """
     known = ["--offline", "--layers", "logits", "--output", output]
     args = parse([*known, *arguments])
-    returned = recipe.run(args, load, build, settings)
+
+    def compiled(*task):
+        return {**settings(*task), "run_eagerly": eager}
+
+    returned = recipe.run(args, load, build, compiled)
     results = json.loads((output / "results.json").read_text())
     assert results == returned
     return results
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,9 +1,14 @@
 """`examples/recipe.py`: options, runs that go on, results."""
 
 import json
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import keras
+import multi_worker
 import numpy as np
 import pytest
 import recipe
@@ -12,6 +17,8 @@ import tensorflow as tf
 from keras_lwsam import callbacks, plots
 from tests.examples_offline import load, parse, run, write_digits
 from tests.support import assert_equal
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_help_tells_every_option_and_its_defaults(capsys):
@@ -62,7 +69,7 @@ def test_wrong_options(arguments, message, capsys):
 
 
 def test_a_run_and_its_results(tmp_path):
-    results = run(tmp_path, "--seed", 3)
+    results = run(tmp_path, "--seed", 3, eager=False)
     assert results["example"] == "tiny"
     assert results["arguments"]["seed"] == 3
     assert results["data"] == {
@@ -153,6 +160,7 @@ def test_on_replicas_in_mixed_precision(tmp_path):
         tmp_path,
         *("--strategy", "mirrored", "--precision", "mixed_bfloat16"),
         *("--limit", 128, "--method", "gsam", "--layers", "all"),
+        eager=False,
     )
     assert results["replicas"] == 2
     assert results["method"].startswith("GSAM")
@@ -165,6 +173,54 @@ def test_several_workers_are_described_by_tf_config(tmp_path, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(SystemExit, match="TF_CONFIG"):
         run(tmp_path, "--strategy", "multiworker")
+
+
+def run_workers(*arguments):
+    """Runs the tiny example on two workers of this machine."""
+    ports = multi_worker.free_ports(2)
+    cluster = {"worker": [f"localhost:{port}" for port in ports]}
+    paths = [str(ROOT), str(ROOT / "examples"), *sys.path]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.examples_offline", *arguments],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(paths),
+                "TF_CONFIG": json.dumps(
+                    {
+                        "cluster": cluster,
+                        "task": {"type": "worker", "index": index},
+                    }
+                ),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        told = [worker.communicate(timeout=300) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [w.returncode for w in workers] == [0, 0], told[0][1][-3000:]
+    return [out for out, _ in told]
+
+
+@pytest.mark.exhaustive
+def test_on_two_workers(tmp_path):
+    arguments = ("--offline", "--limit", "128", "--output", str(tmp_path))
+    for epochs in (1, 2):
+        told = run_workers(
+            *arguments, "--strategy", "multiworker", "--epochs", str(epochs)
+        )
+        assert "Test: accuracy" in told[0]
+        assert not told[1]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["replicas"] == 2
+    assert results["epochs_of_this_call"] == 1
+    assert len(results["history"]["loss"]) == 2
 
 
 def test_tensorboard(tmp_path):

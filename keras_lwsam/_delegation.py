@@ -76,6 +76,10 @@ class DelegatesToNetwork:
         """The network's layer of this name or index."""
         return self.model.get_layer(name=name, index=index)
 
+    def export(self, *args, **kwargs):
+        """Exports the network, as its own `export` does."""
+        return self.model.export(*args, **kwargs)
+
     def summary(self, *args, **kwargs):
         """Prints a summary of the network."""
         return self.model.summary(*args, **kwargs)

@@ -1,5 +1,6 @@
 """What the wrapper remembers between steps, as variables of the model."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +70,9 @@ class State:
         self._seed = add_count(_random.peek(), "seed")
         # Progress, progress when the epoch began, progress of a step.
         self._progress = add(np.zeros(3, "float32"), "progress")
-        self._memory = tree.map_structure(lambda a: add(a, "memory"), memory)
+        # By a name each: Keras's state trees are by paths.
+        names = (f"memory_{i}" for i in itertools.count())
+        self._memory = tree.map_structure(lambda a: add(a, next(names)), memory)
 
     @property
     def variables(self):

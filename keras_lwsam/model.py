@@ -273,7 +273,9 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
                 value = getattr(update, name)
                 value = ops.cast(0.0 if value is None else value, "float32")
                 known = ops.logical_and(is_finite, ops.isfinite(value))
-                metric.update_state(ops.where(known, value, 0.0))
+                # Nothing is counted in a step in which the data end.
+                with engine.after(counted.loss):
+                    metric.update_state(ops.where(known, value, 0.0))
         with engine.after(counted.loss):
             self._state.advance()
         reported = {name: m.result() for name, m in self._reported.items()}

@@ -55,6 +55,10 @@ def test_saved_model(name, tmp_path):
     model.model.export(tmp_path, verbose=False)
     loaded = tf.saved_model.load(tmp_path)
     assert_same(loaded.serve(x), model, x)
+    # The wrapper exports its network.
+    model.export(tmp_path / "again", verbose=False)
+    again = tf.saved_model.load(tmp_path / "again")
+    assert_same(again.serve(x), model, x)
     layer = keras.layers.TFSMLayer(tmp_path, call_endpoint="serve")
     assert_same(layer(x), model, x)
 

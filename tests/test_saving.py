@@ -224,3 +224,10 @@ def _gradient(network, x, y):
     with tf.GradientTape() as tape:
         loss = cross_entropy()(y, network(x, training=True))
     return [g.numpy() for g in tape.gradient(loss, network.trainable_weights)]
+
+
+def test_state_tree():
+    """Keras makes one of paths, so each variable must have its own."""
+    model = LWSAMModel(dense_network(), "vasso")
+    model.compile("sgd", cross_entropy())
+    model.set_state_tree(model.get_state_tree())

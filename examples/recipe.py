@@ -47,7 +47,7 @@ import mirrored
 import tensorflow as tf
 from small_task import layers_argument, positive
 
-from keras_lwsam import LWSAMModel, callbacks, methods
+from keras_lwsam import LWSAMModel, callbacks, methods, selection
 
 # What a later call may change when it goes on with a run.
 CHANGEABLE = ("data_dir", "epochs", "output", "resume", "tensorboard")
@@ -70,20 +70,18 @@ def parser(description, name, reference, offline=None):
     )
     result.set_defaults(example=name, defaults=(reference, offline))
 
-    def add(flag, kind, text, **more):
-        result.add_argument(flag, type=kind, help=text, **more)
-
+    add, two_ways = result.add_argument, argparse.BooleanOptionalAction
     add(
         "--method",
-        str,
-        "name of a method of keras_lwsam.methods, or 'none' (%(default)s)",
         default="sam",
+        help="name of a method of keras_lwsam.methods, or 'none' (%(default)s)",
     )
     add(
         "--layers",
-        layers_argument,
-        "which layers are perturbed: a number of layers, a share such as "
-        "0.25, 'all', or a layer path (default: the library's)",
+        type=layers_argument,
+        help="which layers are perturbed: a number of layers, a share such as "
+        "0.25, 'all', 'head', 'last_blocks:2', or a layer path (default: the "
+        "library's)",
     )
     for key, kind, text in (
         ("rho", float, "radius; of other methods than 'sam', their own"),
@@ -95,24 +93,25 @@ def parser(description, name, reference, offline=None):
         shown = f"{reference[key]:g}"
         if offline[key] != reference[key]:
             shown += f"; with --offline {offline[key]:g}"
-        add(f"--{key.replace('_', '-')}", kind, f"{text} ({shown})")
-    add("--seed", int, "of weights and draws (%(default)s)", default=0)
-    add("--limit", positive, "train on the first so many examples")
-    result.add_argument(
+        flag = f"--{key.replace('_', '-')}"
+        add(flag, type=kind, help=f"{text} ({shown})")
+    add("--seed", type=int, default=0, help="of weights and draws (0)")
+    add("--limit", type=positive, help="train on the first so many examples")
+    add(
         "--strategy",
         choices=("none", "mirrored", "multiworker"),
         default="none",
         help="train on one device, on those of this machine, or on the workers "
         "of TF_CONFIG (%(default)s)",
     )
-    result.add_argument(
+    add(
         "--precision",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
         default="float32",
         help="Keras dtype policy (%(default)s)",
     )
-    add("--data-dir", str, "where tensorflow-datasets keeps its data")
-    result.add_argument(
+    add("--data-dir", help="where tensorflow-datasets keeps its data")
+    add(
         "--offline",
         nargs="?",
         const="",
@@ -120,29 +119,25 @@ def parser(description, name, reference, offline=None):
         help="download nothing: train on this file, or without PATH on what "
         "comes with the packages",
     )
-    result.add_argument(
+    add(
         "--small",
-        action=argparse.BooleanOptionalAction,
+        action=two_ways,
         help="a small network of the same kind, randomly initialised "
         "(default: with --offline)",
     )
     add(
         "--output",
-        pathlib.Path,
-        "directory of the run (%(default)s)",
+        type=pathlib.Path,
         default=pathlib.Path("runs") / name,
+        help="directory of the run (%(default)s)",
     )
-    result.add_argument(
+    add(
         "--resume",
-        action=argparse.BooleanOptionalAction,
+        action=two_ways,
         default=True,
         help="go on with the run in --output; a larger --epochs prolongs it",
     )
-    result.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="write scalars for TensorBoard",
-    )
+    add("--tensorboard", action="store_true", help="write scalars for it")
     return result
 
 
@@ -166,6 +161,7 @@ def parse(parser, arguments=None):
         args.rho = None
     try:
         methods.get(args.method, args.rho)
+        selection.get(args.layers)
     except ValueError as error:
         parser.error(str(error))
     return args
@@ -175,10 +171,8 @@ def sgd(args, data, warmup=0, **arguments):
     """SGD with momentum 0.9, and a cosine schedule over all epochs.
 
     Args:
-        args: The command line.
-        data: The data.
-        warmup: Epochs in which the rate rises linearly from 0, in a short
-            run at most a tenth of them.
+        args, data: The command line and the data.
+        warmup: Epochs of linear rise, at most a tenth of all.
         **arguments: Further arguments of `keras.optimizers.SGD`.
     """
     warmup_steps = min(warmup, args.epochs // 10) * data.steps
@@ -245,8 +239,9 @@ def claim(args, is_first):
     """Takes the output directory, for a new run or to go on with one."""
     path, now = args.output / "arguments.json", plain(args)
     if not args.resume:
-        shutil.rmtree(args.output / "backup", ignore_errors=True)
-    elif path.exists():
+        for name in ("backup", "tensorboard"):
+            shutil.rmtree(args.output / name, ignore_errors=True)
+    elif path.exists() and (args.output / "backup").exists():
         before = json.loads(path.read_text())
         other = [
             f"{key}: {before.get(key)!r} before, {value!r} now"
@@ -313,8 +308,7 @@ def watchers(args, data, is_first):
 
 def history(path):
     """The columns of history.csv: the logs of all epochs, by name."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = [*csv.DictReader(path.read_text().splitlines())]
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
@@ -327,6 +321,17 @@ def versions():
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def wrapped(args, network):
+    """The network, to be trained by the method that was asked for."""
+    if args.method == "none":
+        # A step is that of `fit`, bit for bit.
+        return LWSAMModel(network, rho=0.0)
+    try:
+        return LWSAMModel(network, args.method, args.rho, args.layers)
+    except ValueError as error:
+        sys.exit(str(error))
 
 
 def run(args, load, build, settings):
@@ -350,13 +355,12 @@ def run(args, load, build, settings):
     keras.config.set_dtype_policy(args.precision)
     with strategy.scope():
         network = build(args, data)
-        method = "sam" if args.method == "none" else args.method
-        # With rho = 0 a step is that of `fit`, bit for bit.
-        model = LWSAMModel(network, method, rho=args.rho, layers=args.layers)
+        model = wrapped(args, network)
         model.compile(**settings(args, data))
     say = print if is_first else lambda *_: None
+    parameters = network.count_params()
     say(f"{args.example}: {data.summary}")
-    say(f"{network.name}: {network.count_params():,} parameters, {args.output}")
+    say(f"{network.name}: {parameters:,} parameters, {args.output}")
     progress = 1 if sys.stdout.isatty() else 2
     started = time.perf_counter()
     fit = model.fit(
@@ -369,17 +373,14 @@ def run(args, load, build, settings):
         verbose=progress if is_first else 0,
     )
     seconds = time.perf_counter() - started
-    # All workers take part in what reads or counts, one writes.
+    # All workers take part in what reads or counts; one writes.
     test = model.evaluate(data.test, verbose=0, return_dict=True)
     plain_step = model.method.is_plain
     results = {
         "example": args.example,
         "arguments": plain(args),
         "data": data.summary,
-        "network": {
-            "name": network.name,
-            "parameters": network.count_params(),
-        },
+        "network": {"name": network.name, "parameters": parameters},
         "method": None if plain_step else repr(model.method),
         "layers": len(model.layer_paths),
         "selected_layers": [] if plain_step else model.selected_layers,

@@ -56,6 +56,8 @@ def test_defaults():
         (["--method", "sums"], "'sums'"),
         (["--method", "async_sams"], "async_sam"),
         (["--method", "entropy_sgd", "--rho", 1], "no radius"),
+        (["--layers", "1.5"], "1.5"),
+        (["--rho", -1], "-1"),
         (["--offline", "missing.npz"], "no file missing.npz"),
         (["--epochs", 0], "--epochs"),
         (["--strategy", "tpu"], "--strategy"),
@@ -261,11 +263,15 @@ def test_schedule(epochs, warm):
     assert float(rate(epochs * steps)) == pytest.approx(0.0, abs=1e-8)
 
 
-def test_damaged_data_are_refused(tmp_path):
-    path = tmp_path / "data.npz"
+def test_what_cannot_be_trained_is_refused_and_leaves_no_run(tmp_path):
+    path, output = tmp_path / "data.npz", tmp_path / "run"
     np.savez(path, x_train=np.zeros((4, 8, 8)))
     with pytest.raises(SystemExit, match="y_train"):
-        run(tmp_path / "run", "--offline", path)
+        run(output, "--offline", path)
     path = write_digits(path)
     with pytest.raises(SystemExit, match="there are 48"):
-        run(tmp_path / "other", "--offline", path)
+        run(output, "--offline", path)
+    fits = ("--offline", path, "--batch-size", 24, "--epochs", 1)
+    with pytest.raises(SystemExit, match="tiny/hidden"):
+        run(output, *fits, "--layers", "tail")
+    assert run(output, *fits)["data"]["train"] == 48

@@ -33,7 +33,7 @@ def parse(arguments=None):
             "weight_decay": 1e-4,
             "rho": 0.05,
         },
-        offline={"epochs": 10, "batch_size": 64},
+        offline={"epochs": 10, "batch_size": 64, "learning_rate": 0.025},
     )
     parser.add_argument(
         "--image-size", type=positive, help="pixels a side (224; small 32)"

@@ -184,8 +184,4 @@ def settings(args, data):
         "optimizer": optimizer,
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "metrics": ["accuracy"],
-        # On a processor XLA compiles longer than it saves.
-        "jit_compile": "auto"
-        if tf.config.list_physical_devices("GPU")
-        else False,
     }

@@ -119,10 +119,6 @@ def settings(args, data):
         "optimizer": recipe.sgd(args, data, warmup=1, global_clipnorm=1.0),
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "metrics": ["accuracy"],
-        # On a processor XLA compiles longer than it saves.
-        "jit_compile": "auto"
-        if tf.config.list_physical_devices("GPU")
-        else False,
     }
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from keras_lwsam import methods
 
@@ -104,3 +105,44 @@ CASES = {
         passes=(1, 1),
     ),
 }
+
+# One of each kind of program: two gradients, memory, two batches, two climbs,
+# parts of the batch, a loop, steps that differ, a condition, a mask, noise.
+KINDS = (
+    "sam",
+    "vasso",
+    "sampa",
+    "gam",
+    "esam",
+    "entropy_sgd",
+    "look_sam",
+    "aesam",
+    "dynamic_sparse_sam",
+    "smooth_out",
+)
+
+
+def daily(parameters, is_daily):
+    """All of them; but only some are tested every day.
+
+    Args:
+        parameters: Tuples of arguments of a test.
+        is_daily: Function of those.
+    """
+    return [
+        p if is_daily(*p) else pytest.param(*p, marks=pytest.mark.exhaustive)
+        for p in parameters
+    ]
+
+
+def methods_daily(names, of=CASES):
+    """A test of each method, by name, of which these are tested every day."""
+    return pytest.mark.parametrize(
+        "name",
+        [
+            name
+            if name in names
+            else pytest.param(name, marks=pytest.mark.exhaustive)
+            for name in of
+        ],
+    )

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lwsam import LWSAMModel
-from tests.cases import CASES
+from tests.cases import CASES, KINDS, methods_daily
 from tests.support import (
     MODES,
     assert_equal,
@@ -193,7 +193,7 @@ def test_terminate_on_nan_stops_where_fit_stops(what):
     assert ends[0][0] == 3
 
 
-@every_method
+@methods_daily(KINDS)
 def test_a_last_batch_of_one_sample(name):
     model = compiled(name, normalization=True)
     log = model.fit(X[:33], Y[:33], 16, shuffle=False, verbose=0).history

@@ -1,11 +1,13 @@
 """Methods around methods: parts of the batch, and renormalization."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 
 from keras_lwsam import LWSAMModel, methods, schedules
-from tests.cases import CASES
+from tests.cases import CASES, KINDS, daily, methods_daily
 from tests.support import (
     MODES,
     assert_close,
@@ -75,9 +77,13 @@ def sharp_gradient(network, x, y):
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [(name, "eager") for name in CASES]
-    # Where the size of a batch is not known before it is there.
-    + [(name, "graph") for name in ("sam", "sampa", "ksam", "imbsam")],
+    daily(
+        # In a graph: where the size of a batch is not known before it is there.
+        itertools.product(CASES, ("eager", "graph")),
+        lambda name, mode: (
+            name in (KINDS if mode == "eager" else ("ksam", "imbsam"))
+        ),
+    ),
 )
 def test_every_method_takes_splits_and_schedules(name, mode):
     """Also of a last batch that is smaller than the number of parts."""
@@ -136,7 +142,7 @@ def test_stable_sam_is_renormalized_sam():
     assert_equal(weights_of(one.model), weights_of(other.model))
 
 
-@pytest.mark.parametrize("name", CASES)
+@methods_daily(KINDS)
 def test_renormalization_of_every_method(name):
     """The gradient that is applied is as long as the clean one, on S."""
     method = CASES[name].make()

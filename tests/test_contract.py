@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lwsam import LWSAMModel, methods, selection
-from tests.cases import CASES
+from tests.cases import CASES, KINDS, methods_daily
 from tests.support import (
     assert_close,
     assert_equal,
@@ -172,7 +172,7 @@ def test_only_selected_layers_are_perturbed(name):
     assert len(last.seen) >= 1
 
 
-@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.normalizes])
+@methods_daily(KINDS, of=[n for n, c in CASES.items() if c.normalizes])
 def test_the_scale_of_the_loss_does_not_matter(name):
     """The visited points are the same under a hundredfold loss."""
 

@@ -2,14 +2,16 @@
 
 import functools
 import itertools
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import tree
 
 from keras_lwsam import LWSAMModel, methods
-from tests.cases import CASES
+from tests.cases import CASES, KINDS, daily, methods_daily
 from tests.support import (
     MODES,
     assert_equal,
@@ -52,18 +54,14 @@ def batch(number, size=8):
     return (a[size * number : size * (number + 1)] for a in (X, Y))
 
 
-def daily(parameters, is_daily):
-    """All of them; but only some are tested every day."""
-    return [
-        p if is_daily(*p) else pytest.param(*p, marks=pytest.mark.exhaustive)
-        for p in parameters
-    ]
-
-
 def memory_of(model):
     """What the method and the wrapper remember from step to step."""
-    names = ("memory", "norms", "measured_steps")
-    return [v for v in model.non_trainable_variables if v.name in names]
+    names = re.compile(r"memory_\d+|norms|measured_steps")
+    found = [
+        v for v in model.non_trainable_variables if names.fullmatch(v.name)
+    ]
+    assert len(found) == 2 + len(tree.flatten(model._state._memory))
+    return found
 
 
 def in_bfloat16(array):
@@ -111,7 +109,7 @@ def uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=None):
         lambda name, policy, mode: (
             (name, policy) in TRACED
             if mode == "graph"
-            else policy == "mixed_float16"
+            else policy == "mixed_float16" and name in KINDS
         ),
     ),
 )
@@ -131,7 +129,7 @@ def test_close_to_float32(name, policy, mode, monkeypatch):
         assert log["sharpness"] != 0.0 or exact_log["sharpness"] == 0.0
 
 
-@pytest.mark.parametrize("name", CASES)
+@methods_daily(KINDS)
 def test_bfloat16_weights_are_perturbed_in_float32(name):
     """A layer is called with values that bfloat16 cannot hold."""
     seen = []
@@ -210,7 +208,7 @@ def is_skipped(model, x, y, scale=2.0**15):
     return False
 
 
-@pytest.mark.parametrize("name", CASES)
+@methods_daily(KINDS)
 def test_an_overflow_in_any_one_pass_skips_the_step(name):
     """In steps of every phase; the others go on."""
     for fatal in range(CASES[name].passes[1]):

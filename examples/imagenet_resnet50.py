@@ -2,11 +2,12 @@
 
 From Goyal et al. (2017, arXiv:1706.02677): SGD with momentum 0.9, a rate of 0.1
 for 256 images (scale it with `--batch-size`), reached in 5 epochs of linear
-warm-up; 90 epochs; averages of BatchNorm with momentum 0.9; parts of the images
-of 8 to 100 % of the area, mirrored; weight decay 1e-4, in the gradient, here of
-all weights. Usual since, and in Foret et al. (2021, arXiv:2010.01412): a cosine
-schedule, and labels smoothed by 0.1. From there: SAM's radius for ImageNet,
-0.05. `--layers all` is SAM; the default is layer-wise SAM.
+warm-up; 90 epochs; averages of BatchNorm with momentum 0.9; blocks that begin
+as the identity, and a small classifier; parts of the images of 8 to 100 % of
+the area, mirrored; weight decay 1e-4, in the gradient, here of all weights.
+Usual since, and in Foret et al. (2021, arXiv:2010.01412): a cosine schedule,
+and labels smoothed by 0.1. From there: SAM's radius for ImageNet, 0.05.
+`--layers all` is SAM; the default is layer-wise SAM.
 
 ImageNet is not free to download: put its archives into `downloads/manual` of
 `--data-dir`, as tensorflow-datasets says of `imagenet2012`. With `--offline`,
@@ -71,8 +72,16 @@ def build(args, data):
         for layer in body.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = 0.9
-        # Also in mixed precision.
-        head = keras.layers.Dense(data.classes, dtype="float32", name="logits")
+                if layer.name.endswith("_3_bn"):
+                    # The last of a block.
+                    layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
+        head = keras.layers.Dense(
+            data.classes,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            # Also in mixed precision.
+            dtype="float32",
+            name="logits",
+        )
         network = keras.Model(body.input, head(body.output), name="resnet50")
     return recipe.decay_weights(network, args.weight_decay)
 

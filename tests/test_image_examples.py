@@ -1,5 +1,6 @@
 """The image examples, at a small size."""
 
+import argparse
 import json
 import math
 import re
@@ -9,6 +10,7 @@ import cifar100_wrn28_10
 import imagenet_resnet50
 import keras
 import keras_cv_classifier
+import numpy as np
 import pytest
 import residual_networks
 import tensorflow_datasets
@@ -107,12 +109,25 @@ def test_wide_resnet_28_10():
     assert network.name == "wide_resnet_28_10"
 
 
-def test_resnet20_and_50():
+def test_resnet20():
     network = residual_networks.resnet20(dropout=0.0)
     assert round(network.count_params() / 1e6, 2) == 0.27
-    args = imagenet_resnet50.parse(["--no-small", "--image-size", "64"])
-    assert args.image_size == 64
+
+
+def test_resnet50():
     assert imagenet_resnet50.parse([]).image_size == 224
+    args = imagenet_resnet50.parse(["--image-size", "32"])
+    data = argparse.Namespace(classes=1000, input_shape=(32, 32, 3))
+    network = imagenet_resnet50.build(args, data)
+    assert round(network.count_params() / 1e6, 1) == 25.6
+    norms = [
+        layer
+        for layer in network.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert {layer.momentum for layer in norms} == {0.9}
+    # One in each of 3 + 4 + 6 + 3 blocks.
+    assert sum(not np.any(layer.gamma) for layer in norms) == 16
 
 
 def test_depth_of_a_wide_resnet(capsys):

@@ -1,9 +1,11 @@
 """What the wrapper hands on to the network that it trains."""
 
+import functools
+
 import keras
 
 from keras_lwsam import _keras
-from keras_lwsam._overrides import delegated
+from keras_lwsam._overrides import around, by_name, delegated, overrides
 
 
 class DelegatesToNetwork:
@@ -14,7 +16,6 @@ class DelegatesToNetwork:
     such as preprocessing, is done around those of the wrapper.
     """
 
-    compile = delegated("compile")
     evaluate = delegated("evaluate")
     predict = delegated("predict")
     train_on_batch = delegated("train_on_batch")
@@ -25,15 +26,38 @@ class DelegatesToNetwork:
         """The method `name` of the bases behind this one."""
         return getattr(super(), name)
 
+    @functools.wraps(keras.Model.compile)
+    def compile(self, *args, **kwargs):
+        given = by_name("compile", args, kwargs)
+        around(self.model, "compile", self._next("compile"))(**given)
+        self._remember(given)
+
     def _compile_as(self, network):
         """Compiles as a network is compiled, if it is."""
         if network.compiled:
             self._next("compile")(**_keras.compile_arguments(network))
+            self._remember(None)
+
+    def _remember(self, given):
+        """What a `compile` of the network's own was given, if it was."""
+        # Not by `setattr`: Keras would track the metrics in it once more.
+        own = overrides(self.model, "compile")
+        vars(self)["_given"] = given if own else None
+
+    def get_compile_config(self):
+        """How to compile again."""
+        given = vars(self).get("_given")
+        if given is None:
+            return super().get_compile_config()
+        return {"given": keras.saving.serialize_keras_object(given)}
 
     def compile_from_config(self, config):
         """Compiles as `get_compile_config` describes."""
-        # What it holds is what the network's `compile`, if any, handed over.
-        self._next("compile")(**keras.saving.deserialize_keras_object(config))
+        config = keras.saving.deserialize_keras_object(config)
+        if "given" in config:
+            self.compile(**config["given"])
+        else:
+            self._next("compile")(**config)
         self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs, training=None):

@@ -21,15 +21,15 @@ def hands_over(network, name) -> bool:
     """Whether all methods `name` of its own name the next one.
 
     One that does not, such as a training step with a tape of its own, leaves
-    nothing for anybody else to do.
+    nothing for anybody else to do. Of one that is no function nobody knows.
     """
-    own = []
+    codes = []
     for base in type(network).__mro__:
         if base is keras.Model:
             break
-        if name in vars(base):
-            own.append(inspect.unwrap(vars(base)[name]))
-    return all(name in method.__code__.co_names for method in own)
+        method = inspect.unwrap(vars(base).get(name))
+        codes.append(getattr(method, "__code__", None))
+    return all(code is None or name in code.co_names for code in codes)
 
 
 def around(network, name, run):
@@ -53,9 +53,9 @@ def around(network, name, run):
         return run(*args, **kwargs)
 
     def call(*args, **kwargs):
-        result = getattr(_with_base(network, name, run_and_note), name)(
-            *args, **kwargs
-        )
+        # Held until the end: a `tf.function` refers to it weakly.
+        stand_in = _with_base(network, name, run_and_note)
+        result = getattr(stand_in, name)(*args, **kwargs)
         if not calls:
             raise RuntimeError(
                 f"`{name}` of {type(network)} never calls "
@@ -67,6 +67,33 @@ def around(network, name, run):
     return call
 
 
+class _EnoughError(Exception):
+    """Ends a method of which nothing more is wanted."""
+
+
+def handed_over(network, name, *args, **kwargs) -> dict:
+    """The arguments that `network.name` hands over to `super()`, by name."""
+    found = []
+
+    def stop(*args, **kwargs):
+        found.append(by_name(name, args, kwargs))
+        raise _EnoughError
+
+    try:
+        around(network, name, stop)(*args, **kwargs)
+    except Exception:
+        if not found:
+            raise
+    return found[0]
+
+
+class _WithoutHooks:
+    """First of the bases: a class below it is made without being announced."""
+
+    def __init_subclass__(cls, **kwargs):
+        """Does nothing, whatever the network's own would do."""
+
+
 def _with_base(network, name, method):
     """`network`, of a class whose `super().name` is `method`.
 
@@ -75,26 +102,33 @@ def _with_base(network, name, method):
     """
     kind = type(network)
     last = type(keras.Model)("KerasModel", (keras.Model,), {name: method})
-    derived = types.new_class(kind.__name__, (kind, last))
+    derived = types.new_class(kind.__name__, (_WithoutHooks, kind, last))
     stand_in = object.__new__(derived)
     object.__setattr__(stand_in, "__dict__", vars(network))
     return stand_in
+
+
+def by_name(name, args, kwargs) -> dict:
+    """The arguments of a call of a method `name` of `keras.Model`.
+
+    A network may have them in another order.
+    """
+    signature = inspect.signature(getattr(keras.Model, name))
+    given = signature.bind_partial(None, *args).arguments
+    del given["self"]
+    return dict(**given, **kwargs)
 
 
 def delegated(name):
     """A method `name` for a wrapper that has the network as `model`.
 
     It does what the network does around that of `keras.Model`, and there what
-    the wrapper's next base does. Arguments go by their names: a network may
-    have them in another order.
+    the wrapper's next base does.
     """
-    original = getattr(keras.Model, name)
-    signature = inspect.signature(original)
 
-    @functools.wraps(original)
+    @functools.wraps(getattr(keras.Model, name))
     def method(self, *args, **kwargs):
-        given = signature.bind_partial(self, *args).arguments
-        del given["self"]
-        return around(self.model, name, self._next(name))(**given, **kwargs)
+        run = around(self.model, name, self._next(name))
+        return run(**by_name(name, args, kwargs))
 
     return method

@@ -38,11 +38,11 @@ if importlib.util.find_spec("keras_lwsam") is None:
     %pip install -q "keras-lwsam[{extras}] @ {{source}}"'''
 
 SHOW = """\
-import pathlib
+from pathlib import Path
 
 from IPython.display import Image, display
 
-for picture in sorted(pathlib.Path().rglob("*.png")):
+for picture in sorted(Path().rglob("*.png")):
     display(Image(picture))"""
 
 BADGE = (

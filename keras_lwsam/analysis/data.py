@@ -3,7 +3,7 @@
 import keras
 
 from keras_lwsam import _keras
-from keras_lwsam._overrides import around
+from keras_lwsam._overrides import handed_over, hands_over
 
 
 def batches_of(network, x, y, sample_weight, batch_size) -> list:
@@ -22,7 +22,9 @@ def batches_of(network, x, y, sample_weight, batch_size) -> list:
             "batches. Received: x=None"
         )
     data = {"x": x, "y": y, "sample_weight": sample_weight}
-    data = around(network, "evaluate", dict)(**data, batch_size=batch_size)
+    if not hasattr(x, "batch"):  # A data set has its batches.
+        data["batch_size"] = batch_size
+    data = handed_over(network, "evaluate", **data)
     x, y, sample_weight = (
         data.get(name) for name in ("x", "y", "sample_weight")
     )
@@ -37,8 +39,13 @@ def batches_of(network, x, y, sample_weight, batch_size) -> list:
             "it, such as `dataset.take(10)`. Received: an infinite data set"
         )
     adapter.on_epoch_begin()
-    batches = [keras.utils.unpack_x_y_sample_weight(b) for b in dataset]
+    batches = list(dataset)
     adapter.on_epoch_end()
+    if hands_over(network, "test_step"):
+        batches = [
+            handed_over(network, "test_step", b)["data"] for b in batches
+        ]
+    batches = [keras.utils.unpack_x_y_sample_weight(b) for b in batches]
     batches = [b for b in batches if _count(b[0]) > 0]
     if not batches:
         raise ValueError("The data must have a sample. Received: no batch")

@@ -43,7 +43,7 @@ def test_in_one_line():
 
 
 def outcome(use, make, wrap):
-    """The kind of error, if any; else the numbers and weights that it leaves."""
+    """The kind of error, if any; else numbers and weights that it leaves."""
     task = make()[0]
     model = task
     if wrap:

@@ -23,6 +23,21 @@ def network(model):
     is_built(model)
 
 
+def hands_over_batches(model, method):
+    """Refuses a method that needs what a network's own step makes of a batch.
+
+    That step hands over the batch it was given, and not the one before.
+    """
+    own = _overrides.overrides(model, "train_step")
+    if own and method.needs_previous_batch:
+        raise ValueError(
+            "`method` needs the batch before, too, and `model` has a "
+            f"`train_step` of its own, in {type(model)}, which hands over one "
+            "batch. Take a method that needs one, such as 'sam'. "
+            f"Received: method={method!r}, model={model.name!r}"
+        )
+
+
 def is_built(model):
     """Refuses a model whose weights do not exist yet."""
     if not _keras.is_built(model):

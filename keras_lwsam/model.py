@@ -101,7 +101,7 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `model` is not built, has no trainable layer or a
-            `train_step` of its own, if `layers` selects nothing or is
+            `train_step` that does not end in that of Keras, if `layers` selects nothing or is
             ambiguous, or if `rho` is given together with a `Method`.
 
     Example:
@@ -145,6 +145,7 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         _checks.network(model)
         method = methods_module.get(method, rho)
         program = methods_module.compose(method, schedule, num_batch_splits)
+        _checks.hands_over_batches(model, program)
         selection = selection_module.get(layers)
         all_layers = _layers.all_layers(model)
         _checks.has_trainable_layer(model, all_layers)

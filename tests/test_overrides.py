@@ -247,6 +247,14 @@ def test_a_step_of_its_own_is_refused(kind):
         LWSAMModel(network(kind))
 
 
+def test_a_step_hands_over_one_batch():
+    """And not the one before, which would be another thing."""
+    with pytest.raises(ValueError, match=r"batch before.*Received.*SAMPa"):
+        LWSAMModel(network(Scaling), "sampa")
+    LWSAMModel(network(Scaling), "sam")
+    LWSAMModel(network(keras.Model), "sampa")
+
+
 class StepOfAnother(keras.Model):
     def train_step(self, data):
         return self.other.train_step(data)

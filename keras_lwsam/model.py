@@ -101,8 +101,9 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `model` is not built, has no trainable layer or a
-            `train_step` that does not end in that of Keras, if `layers` selects nothing or is
-            ambiguous, or if `rho` is given together with a `Method`.
+            `train_step` that does not end in that of Keras, if `layers`
+            selects nothing or is ambiguous, or if `rho` is given together with
+            a `Method`.
 
     Example:
 

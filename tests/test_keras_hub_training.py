@@ -67,7 +67,7 @@ def test_padding_trains_nothing():
     assert_equal(*ends)
 
 
-def test_generating_after_training():
+def test_generating_after_training(tmp_path):
     """With the sampler that the wrapper's `compile` hands to the task."""
     task, x, _ = gpt2()
     model = LWSAMModel(task)
@@ -79,6 +79,9 @@ def test_generating_after_training():
     twin.set_weights(task.get_weights())
     twin.compile(sampler="greedy", run_eagerly=True)
     assert twin.generate("a b", max_length=6) == text
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.model.generate("a b", max_length=6) == text
 
 
 def train_and_compare(model, x, y=None):
@@ -129,6 +132,23 @@ def test_lora_comes_before_the_wrapper():
     task.backbone.enable_lora(2)
     with pytest.raises(ValueError, match=r"gained weights.*lora_kernel_a"):
         model.train_on_batch(x)
+
+
+@pytest.mark.filterwarnings("ignore:`compile\\(\\)` was not called")
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
+def test_lora_is_saved_merged(tmp_path):
+    """By Keras: the task is loaded, but nothing that would train it on."""
+    task, x, y = small_image_classifier()
+    task.output_dense.enable_lora(2)
+    model = wrapped(task, optimizer=keras.optimizers.Adam(0.01))
+    train_and_compare(model, x, y)
+    task.save(tmp_path / "task.keras")
+    loaded = keras.saving.load_model(tmp_path / "task.keras")
+    predictions = [m.predict_on_batch(x) for m in (loaded, task)]
+    np.testing.assert_allclose(*predictions, rtol=1e-5)
+    model.save(tmp_path / "wrapper.keras")
+    with pytest.raises(ValueError, match="another network"):
+        keras.saving.load_model(tmp_path / "wrapper.keras")
 
 
 def test_a_frozen_backbone():

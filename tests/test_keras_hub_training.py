@@ -99,7 +99,7 @@ QUANTIZED = pytest.param(True, marks=pytest.mark.exhaustive)
 
 
 @pytest.mark.parametrize("quantize", [False, QUANTIZED])
-@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a")
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_lora(quantize):
     """Only what LoRA leaves trainable is perturbed and trained."""
     task, x, _ = gpt2()

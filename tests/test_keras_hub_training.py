@@ -105,7 +105,7 @@ def test_lora(quantize):
     task, x, _ = gpt2()
     task.backbone.enable_lora(2)
     if quantize:
-        task.quantize("int8")
+        task.backbone.quantize("int8")
     trainable = {v.path for v in task.trainable_variables}
     model = wrapped(task, optimizer=keras.optimizers.Adam(0.01))
     kinds = [path.split("/")[-1] for path in model.layer_paths]

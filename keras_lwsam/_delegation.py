@@ -5,7 +5,13 @@ import functools
 import keras
 
 from keras_lwsam import _keras
-from keras_lwsam._overrides import around, by_name, delegated, overrides
+from keras_lwsam._overrides import (
+    around,
+    by_name,
+    delegated,
+    handed_over,
+    overrides,
+)
 
 
 class DelegatesToNetwork:
@@ -34,9 +40,15 @@ class DelegatesToNetwork:
 
     def _compile_as(self, network):
         """Compiles as a network is compiled, if it is."""
-        if network.compiled:
-            self._next("compile")(**_keras.compile_arguments(network))
-            self._remember(None)
+        if not network.compiled:
+            return
+        try:
+            arguments = _keras.compile_arguments(network)
+        except (NotImplementedError, TypeError, ValueError):
+            # An optimizer of which there is no other. `compile` knows one.
+            return
+        self._next("compile")(**arguments)
+        self._remember(None)
 
     def _remember(self, given):
         """What a `compile` of the network's own was given, if it was."""
@@ -59,6 +71,10 @@ class DelegatesToNetwork:
         else:
             self._next("compile")(**config)
         self.optimizer.build(self.trainable_variables)
+
+    def unpack(self, data):
+        """The batch that a `train_step` of the network's own hands over."""
+        return handed_over(self.model, "train_step", data)["data"]
 
     def call(self, inputs, training=None):
         return _keras.call(self.model, inputs, training)

@@ -10,9 +10,9 @@ from keras.src.trainers import data_adapters
 
 from keras_lwsam._lending import with_attributes
 
-# What `compile` leaves on a model for its `compute_loss`, `compute_metrics`
-# and `metrics` to use.
-_COMPILED = ("_compile_loss", "_compile_metrics", "_loss_tracker", "compiled")
+# What `compile` leaves on a model for its steps, losses and metrics to use.
+_COMPILED = ("_compile_loss", "_compile_metrics", "_loss_tracker")
+_COMPILED += ("compiled", "optimizer")
 
 
 def walk_layers(layer):
@@ -133,7 +133,7 @@ def compute_loss(network, x, y, y_pred, sample_weight, training):
     return network._compute_loss(x, y, y_pred, sample_weight, training)
 
 
-def build_compiled(model, iterator):
+def build_compiled(model, iterator, unpack=None):
     """Creates what `compile` left for the first batch to shape.
 
     Variables of losses and metrics must not be created while a step is
@@ -142,6 +142,7 @@ def build_compiled(model, iterator):
     Args:
         model: A compiled model.
         iterator: Iterator over batches.
+        unpack: Function that makes `(x, y, sample_weight)` of a batch.
 
     Returns:
         An iterator over the same batches.
@@ -153,7 +154,7 @@ def build_compiled(model, iterator):
     if spec is None:
         spec = next(iterator)
         iterator = itertools.chain([spec], iterator)
-    model._symbolic_build(data_batch=spec)
+    model._symbolic_build(data_batch=unpack(spec) if unpack else spec)
     return iterator
 
 
@@ -207,6 +208,8 @@ def compile_arguments(network):
     optimizer = arguments["optimizer"]
     if isinstance(optimizer, keras.optimizers.Optimizer):
         anew = type(optimizer).from_config(optimizer.get_config())
+        own = vars(optimizer).items()
+        vars(anew).update({k: v for k, v in own if "_exclude_" in k})
         arguments["optimizer"] = anew
     return arguments
 
@@ -275,10 +278,11 @@ NO_SAMPLE_LOSSES = (
 )
 
 
-def per_sample(model):
+def per_sample(model, has_positions):
     """Lets compiled losses have one value for each sample, or refuses them.
 
-    A loss that has one for each position of a sample is averaged over those.
+    A loss that has one for each position of a sample is averaged over those,
+    unless the weights of samples are those of positions.
     """
     compiled = model._compile_loss
     specs = getattr(compiled, "_flat_losses", None) or ()
@@ -289,6 +293,7 @@ def per_sample(model):
                 f"{NO_SAMPLE_LOSSES} Received: a loss of the reduction "
                 f"{loss.reduction!r}"
             )
+    losses = () if has_positions else losses
     return with_attributes(
         [(loss, {"call": _one_value_each(loss.call)}) for loss in losses]
     )

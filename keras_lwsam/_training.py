@@ -1,11 +1,13 @@
 """The course of training: what is decided between steps, in Python."""
 
+import functools
 import zlib
 from typing import Any, NamedTuple
 
 from keras_lwsam import _keras
 from keras_lwsam._clock import Clock
 from keras_lwsam._fitting import CompiledSteps
+from keras_lwsam._overrides import overrides
 from keras_lwsam._saving import from_store, to_store
 from keras_lwsam.methods.composed import RESTS
 
@@ -17,6 +19,10 @@ class BatchPair(NamedTuple):
 
     batch: Any
     previous: Any
+
+
+class SavedBatch(dict):
+    """The arrays of a batch, from a file. A batch itself may be a dict."""
 
 
 class Training:
@@ -46,7 +52,7 @@ class Training:
         self._state = state
         self._perturbed = None
         self._batches = batches
-        # A batch, or the arrays of one, from a file.
+        # A batch, or a `SavedBatch`.
         self._previous = None
 
     @property
@@ -80,6 +86,9 @@ class Training:
         """
         compiled = CompiledSteps(make_step)
         strategy = _keras.distribute_strategy(model)
+        unpack = None
+        if overrides(model.model, "train_step"):
+            unpack = functools.partial(self._batches.described, model.unpack)
 
         def take(iterator, count):
             variant = self.variant(self.clock)
@@ -109,7 +118,7 @@ class Training:
             return logs
 
         def train_function(iterator):
-            iterator = _keras.build_compiled(model, iterator)
+            iterator = _keras.build_compiled(model, iterator, unpack)
             if self.adaptation.is_due(at_epoch=False):
                 self.refresh()
             self._note_perturbed()
@@ -123,7 +132,7 @@ class Training:
 
     def _before(self, batch, strategy):
         """The batch before this one; in the first step, the same."""
-        if isinstance(self._previous, dict):
+        if isinstance(self._previous, SavedBatch):
             return self._batches.from_arrays(self._previous, batch, strategy)
         return batch if self._previous is None else self._previous
 
@@ -182,7 +191,7 @@ class Training:
             "clock": self.clock.to_array(),
         }
         previous = self._previous
-        if previous is not None and not isinstance(previous, dict):
+        if previous is not None and not isinstance(previous, SavedBatch):
             previous = self._batches.to_arrays(previous)
         for name, array in (previous or {}).items():
             others[_PREVIOUS + name] = array
@@ -209,6 +218,7 @@ class Training:
         self.adaptation.from_array(arrays["selection"])
         self._perturbed = self.adaptation.weight_indices()
         self.clock = clock
-        self._previous = {
+        saved = {
             name.removeprefix(_PREVIOUS): arrays[name] for name in previous
-        } or None
+        }
+        self._previous = SavedBatch(saved) if saved else None

@@ -218,7 +218,9 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
             self.trace_count += 1
         batch, previous = self._training.batches_of(data)
         take = functools.partial(self._take_step, previous)
-        return around(self.model, "train_step", take)(batch)
+        # A step of the network's own may look at metrics and optimizer.
+        with _keras.lend_compiled(self, self.model):
+            return around(self.model, "train_step", take)(batch)
 
     def _take_step(self, previous, batch):
         training = self._training
@@ -232,7 +234,7 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         engine = self._engine_class(
             network=self.model,
             compute_loss=self.compute_loss,
-            per_sample=lambda: _keras.per_sample(self),
+            per_sample=functools.partial(_keras.per_sample, self),
             optimizer=self.optimizer,
             weights=weights,
             layer_of=self._layer_of,

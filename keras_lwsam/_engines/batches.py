@@ -30,6 +30,23 @@ def weighted(batch, weights):
     return x, y, _map(lambda own: _times(own, weights), sample_weight)
 
 
+def has_positions(sample_weight):
+    """Whether weights are those of positions of samples."""
+    parts = (part for part in tree.flatten(sample_weight) if part is not None)
+    return any(len(part.shape) > 1 for part in parts)
+
+
+def described(function, batch):
+    """What a function makes of a batch, or of a description of one."""
+    found = []
+
+    def describe(batch):
+        found.append(_map(tf.TensorSpec.from_tensor, function(batch)))
+
+    tf.function(describe, autograph=False).get_concrete_function(batch)
+    return found[0]
+
+
 def split(batch, count):
     """`(part, share)` pairs of consecutive parts whose sizes differ by one.
 
@@ -159,6 +176,12 @@ def _map(function, batch):
 
 def _times(own, weights):
     own = tf.convert_to_tensor(own)
-    missing = [1] * (len(own.shape) - 1)
-    shape = tf.concat([tf.shape(weights)[:1], missing], axis=0)
-    return own * tf.reshape(tf.cast(weights, own.dtype), shape)
+    if not own.dtype.is_floating:
+        own = tf.cast(own, weights.dtype)
+    rank = max(len(own.shape), len(weights.shape))
+    return _widened(own, rank) * _widened(tf.cast(weights, own.dtype), rank)
+
+
+def _widened(tensor, rank):
+    missing = [1] * (rank - len(tensor.shape))
+    return tf.reshape(tensor, tf.concat([tf.shape(tensor), missing], axis=0))

@@ -43,8 +43,9 @@ class TensorFlowEngine:
         network: The `keras.Model` in training.
         compute_loss: Function `(x, y, predictions, sample_weight, training)`
             to a scalar.
-        per_sample: Context manager in which `compute_loss` must have values
-            for each sample.
+        per_sample: Function of whether weights are those of positions of
+            samples, to a context manager in which `compute_loss` must have
+            values for each sample.
         optimizer: A built Keras optimizer.
         weights: List of the network's weights; every list of tensors that
             goes in or out has one entry for each of them.
@@ -167,11 +168,11 @@ class TensorFlowEngine:
         guard = contextlib.nullcontext()
         if options.sample_losses:
             ones = tf.ones((batches.size(batch),))
-            guard = self._per_sample()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             if options.sample_losses:
                 tape.watch(ones)
                 x, y, sample_weight = batches.weighted(batch, ones)
+                guard = self._per_sample(batches.has_positions(sample_weight))
             scope = Pass(self._weights, at, self._rest, tape, wrt)
             with scope:
                 predictions = _keras.call(self._network, x, options.training)

@@ -4,13 +4,15 @@ import keras
 from keras import ops, tree
 
 
-def class_indices(method, y, num_classes=None):
+def class_indices(method, y, num_classes=None, rank=None):
     """Integer class indices, from integer or one-hot labels.
 
     Args:
         method: Name of the method that asks, for the error.
         y: The labels of a batch.
         num_classes: Number of classes, the width of one-hot labels.
+        rank: Number of dimensions of one-hot labels, if known: as many
+            positions as classes do not make labels one-hot.
 
     Raises:
         ValueError: If `y` is neither.
@@ -18,7 +20,8 @@ def class_indices(method, y, num_classes=None):
     if tree.is_nested(y) or y is None:
         raise _no_labels(method, f"labels of the structure {_shapes(y)}")
     shape, dtype = tuple(y.shape), ops.dtype(y)
-    if len(shape) >= 2 and shape[-1] == num_classes and num_classes != 1:
+    is_wide = len(shape) >= 2 and shape[-1] == num_classes != 1
+    if is_wide and rank in (None, len(shape)):
         return ops.argmax(y, axis=-1)
     if not dtype.startswith(("int", "uint")):
         raise _no_labels(method, f"labels of dtype {dtype} and shape {shape}")

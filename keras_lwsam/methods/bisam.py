@@ -82,7 +82,8 @@ class BiSAM(TwoGradientMethod):
         """The mean of Q over the batch."""
         logits = _labels.logits_of("BiSAM", predictions, loss)
         logits = in_float32(logits)
-        y = _labels.class_indices("BiSAM", y, logits.shape[-1])
+        shape = logits.shape
+        y = _labels.class_indices("BiSAM", y, shape[-1], rank=len(shape))
         own = ops.take_along_axis(logits, y[..., None], axis=-1)
         margins = logits - own
         if self.phi == "log":

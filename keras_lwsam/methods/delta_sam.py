@@ -57,6 +57,6 @@ class DeltaSAM(TwoGradientMethod):
     def update(self, step):
         clean = step.gradients(at=step.values, wrt=(), sample_losses=True)
         climb = step.weighted(self.weights(step, clean)).gradients(
-            at=step.values, wrt=step.ascent
+            at=step.values, wrt=step.ascent, sample_losses=True
         )
         return self.descend(step, clean.loss, climb.gradients)

@@ -45,7 +45,8 @@ class DelegatesToNetwork:
         try:
             arguments = _keras.compile_arguments(network)
         except (NotImplementedError, TypeError, ValueError):
-            # An optimizer of which there is no other. `compile` knows one.
+            # Its class or its schedule is not known to Keras. The wrapper stays
+            # uncompiled, and whoever trains it is told to compile.
             return
         self._next("compile")(**arguments)
         self._remember(None)

@@ -82,6 +82,7 @@ def handed_over(network, name, *args, **kwargs) -> dict:
     try:
         around(network, name, stop)(*args, **kwargs)
     except Exception:
+        # Of another class, if it has come through a `tf.function`.
         if not found:
             raise
     return found[0]

@@ -50,7 +50,7 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
     around these methods of Keras it still does, as the tasks of KerasHub
     preprocess raw strings and images. A network that is compiled need not be
     compiled again: the wrapper takes its loss and metrics, and an optimizer of
-    the same configuration.
+    the same configuration, unless Keras cannot make one.
 
     Args:
         model: The network: any built `keras.Model`.

@@ -145,6 +145,8 @@ def test_optimizers_that_cannot_be_made_again(make):
     plain.compile(make(), "mse")
     model = LWSAMModel(plain)
     assert not model.compiled
+    with pytest.raises(ValueError, match=r"must call `compile\(\)`"):
+        model.fit(X, Y, verbose=0)
     model.compile(make(), "mse", run_eagerly=True)
     assert np.isfinite(model.train_on_batch(X, Y)).all()
 

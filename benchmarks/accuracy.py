@@ -1,0 +1,178 @@
+"""What sharpness-aware training gains, and at what price.
+
+Three tasks: part of Fashion-MNIST with a BatchNorm ResNet, the same with a
+fifth of the labels wrong, and Banking77 with a small transformer. The learning
+rate is tuned for the base optimizer and kept for all; the radius is tuned for
+each way, over as many values. Tuning goes by accuracy on a validation split,
+one seed, runs of full length; then each way is trained with several seeds and
+tested. Every run is written to results.csv as it ends; those that are there
+already are not repeated. Two of these may run side by side on different tasks,
+in different folders.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks import environment, tasks, training
+from keras_lwsam import LWSAMModel, methods, selection
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way of training.
+
+    Args:
+        method: A `methods.Method` class, or `None`: the base optimizer.
+        layers: What is perturbed, as `LWSAMModel` takes it.
+        radii: Those that are tried.
+        longer: How many times as many epochs as the others.
+        gradients: Gradients that a step evaluates, on average.
+    """
+
+    method: type | None = methods.SAM
+    layers: object = "all"
+    radii: tuple = (0.05, 0.1, 0.2)
+    longer: int = 1
+    gradients: float = 2
+
+    def __call__(self, network, rho):
+        return LWSAMModel(network, self.method(rho=rho), layers=self.layers)
+
+    @property
+    def wrap(self):
+        """Function of a network and a radius to a model, or `None`."""
+        return None if self.method is None else self
+
+
+BASE = "base optimizer"
+WAYS = {
+    BASE: Way(None, gradients=1),
+    f"{BASE}, twice as long": Way(None, longer=2, gradients=1),
+    "SAM": Way(),
+    "layer-wise SAM, 25 %": Way(layers=selection.LargestGradientNorm(0.25)),
+    "layer-wise SAM, 10 %": Way(layers=selection.LargestGradientNorm(0.1)),
+    "SAM-ON": Way(layers="normalization", radii=(0.2, 0.5, 1.0)),
+    "ASAM": Way(methods.ASAM, radii=(0.25, 0.5, 1.0)),
+    "StableSAM": Way(methods.StableSAM),
+    "GNP": Way(methods.GNP),
+    "Fisher Sparse SAM": Way(methods.FisherSparseSAM),
+    "SAMPa": Way(methods.SAMPa),
+    "LookSAM": Way(methods.LookSAM, gradients=1.2),
+    "MomentumSAM": Way(methods.MomentumSAM, radii=(0.1, 0.3, 1.0), gradients=1),
+}
+
+
+class Study:
+    """The runs on one task.
+
+    Args:
+        name: Of the task.
+        folder: Of the data.
+        results: A `training.Results`.
+    """
+
+    def __init__(self, name, folder, results):
+        self.name = name
+        self.task = tasks.TASKS[name]
+        self.data = self.task.load(folder)
+        self.results = results
+
+    def run(self, phase, label, way, rho, learning_rate, seed):
+        """The row of a run, trained unless it is there."""
+        values = (self.name, phase, label, rho, learning_rate, seed)
+        key = dict(zip(training.KEY, values, strict=True))
+        found = self.results.find(**key)
+        if found:
+            return found[0]
+        epochs = way.longer * self.task.epochs
+        split, measures = "test", [training.flatness]
+        if phase == "tune":
+            split, measures = "validation", []
+        row = training.run(
+            self.task,
+            self.data,
+            way.wrap,
+            rho,
+            learning_rate,
+            seed,
+            epochs,
+            split,
+            measures,
+        )
+        self.results.add({**key, "epochs": epochs, **row})
+        print({**key, **row}, flush=True)
+        return self.results.find(**key)[0]
+
+    def learning_rate(self):
+        """The best one for the base optimizer, on the validation split."""
+        rows = [
+            self.run("tune", BASE, WAYS[BASE], "", rate, seed=0)
+            for rate in self.task.learning_rates
+        ]
+        return float(_best(rows)["learning_rate"])
+
+    def radius(self, label, way):
+        """The best one for a way; the smaller one of equals."""
+        if way.wrap is None:
+            return ""
+        rate = self.learning_rate()
+        rows = [
+            self.run("tune", label, way, rho, rate, seed=0) for rho in way.radii
+        ]
+        return float(_best(rows)["rho"])
+
+    def test(self, label, way, seeds):
+        """Trains with some seeds, and tests."""
+        rho, rate = self.radius(label, way), self.learning_rate()
+        return [self.run("test", label, way, rho, rate, s) for s in seeds]
+
+
+def _best(rows):
+    return max(rows, key=lambda row: float(row["accuracy"]))
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="folder of fashion_mnist.npz and banking77_{train,test}.csv",
+    )
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=("fashion", "noisy", "banking77"),
+        default=("fashion", "noisy", "banking77"),
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse()
+    training.single_threaded()
+    results = training.Results(args.out / "results.csv")
+    settings = {
+        "seeds": args.seeds,
+        "tasks": {name: repr(tasks.TASKS[name]) for name in args.tasks},
+        "ways": {label: repr(way) for label, way in WAYS.items()},
+    }
+    environment.write(args.out / "environment.json", settings)
+    studies = [Study(name, args.data, results) for name in args.tasks]
+    # Seeds outermost: a study that is cut has all ways with fewer seeds.
+    for study in studies:
+        for label, way in WAYS.items():
+            study.radius(label, way)
+    for seed in range(1, args.seeds + 1):
+        for study in studies:
+            for label, way in WAYS.items():
+                study.test(label, way, [seed])
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ class Adaptation:
         selection: A `selection.Selection`.
         layers: The network's layers, as `all_layers` gives them.
         trainable: The network's trainable variables.
+        price: As of `selection.Observations`.
 
     Attributes:
         all_layers: The network's layers.
@@ -20,13 +21,14 @@ class Adaptation:
         selected: Positions of the perturbed ones in `layers`.
     """
 
-    def __init__(self, selection, layers, trainable):
+    def __init__(self, selection, layers, trainable, price=None):
         self.selection = selection
+        self.price = price
         self.refreshes = 0
         self.steps = 0
         self.all_layers = layers
         self.layers = perturbable(layers, trainable)
-        self.selected = selection.resolve(self.layers)
+        self.selected = self._first_choice()
 
     def follow(self, trainable):
         """Takes note of layers that were frozen or thawed since."""
@@ -41,7 +43,13 @@ class Adaptation:
         if is_adaptive and len(kept) == len(paths):
             self.selected = kept
         else:
-            self.selected = self.selection.resolve(self.layers)
+            self.selected = self._first_choice()
+
+    def _first_choice(self):
+        """The selection while no norms are known."""
+        return self.selection.resolve(
+            self.layers, Observations(price=self.price)
+        )
 
     @property
     def layer_paths(self) -> list[str]:
@@ -84,7 +92,10 @@ class Adaptation:
         self.selected = self.selection.resolve(
             self.layers,
             Observations(
-                squared_norms, tuple(self.selected_paths), self.refreshes
+                squared_norms,
+                tuple(self.selected_paths),
+                self.refreshes,
+                self.price,
             ),
         )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 
 def own(network):
@@ -47,6 +48,27 @@ def sized(inputs, batch_size, length):
         return keras.KerasTensor(tuple(shape), dtype)
 
     return keras.tree.map_structure(close, inputs)
+
+
+def drawn(inputs, like):
+    """A batch: what of some inputs is data, and draws for the rest.
+
+    Args:
+        inputs: A structure of arrays, tensors, or `keras.KerasTensor`s.
+        like: The same of symbolic tensors with no dimension left open.
+    """
+    generator = np.random.default_rng(0)
+
+    def draw(given, tensor):
+        if not isinstance(given, keras.KerasTensor):
+            return keras.ops.convert_to_tensor(given)
+        # Ones are tokens of any vocabulary, and mask nothing.
+        values = np.ones(tensor.shape)
+        if keras.backend.is_float_dtype(tensor.dtype):
+            values = generator.normal(size=tensor.shape)
+        return keras.ops.cast(values, tensor.dtype)
+
+    return keras.tree.map_structure(draw, inputs, like)
 
 
 def _tensors(shape, dtype):

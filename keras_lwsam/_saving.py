@@ -5,6 +5,8 @@ import contextlib
 import numpy as np
 from keras import ops
 
+from keras_lwsam import _keras
+
 
 def to_store(variables, seeds, others) -> dict:
     """What is saved: a dict of arrays.
@@ -71,3 +73,19 @@ def _own_arrays(part):
     store = {}
     part.save_own_variables(store)
     return {n: np.array(ops.convert_to_numpy(a)) for n, a in store.items()}
+
+
+class SavesTraining:
+    """The part of `LWSAMModel` that saves and loads the state of training."""
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """As Keras does it; an error leaves everything as it was."""
+        parts = [*_keras.walk_layers(self), getattr(self, "optimizer", None)]
+        with unchanged_by_errors([p for p in parts if p is not None]):
+            super().load_weights(filepath, skip_mismatch, **kwargs)
+
+    def save_own_variables(self, store):
+        self._training.save(store, self.model)
+
+    def load_own_variables(self, store):
+        self._training.load(store, self.model)

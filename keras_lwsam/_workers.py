@@ -29,6 +29,13 @@ def told_by_all(model, numbers) -> np.ndarray:
     return replicas.told_by_all(numbers, strategy)
 
 
+def spans_workers(network) -> bool:
+    """Whether a network was made under a strategy of several machines."""
+    strategy = _keras.distribute_strategy(network)
+    replicas = _engines.current().replicas
+    return strategy is not None and replicas.spans_workers(strategy)
+
+
 def worker_name(model) -> str:
     """Which of the workers this process is; "worker_0" if there is only one."""
     resolver = getattr(model.distribute_strategy, "cluster_resolver", None)

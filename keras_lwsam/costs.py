@@ -11,6 +11,9 @@ computed again, and what lies upstream is not. $B_S$ is that of the first
 backward pass, which ends at the first layer of S. The loss, the optimizer's
 update and the perturbation itself are not counted.
 
+A measurement can correct what the operations say (`timed=True`): steps wait for
+memory and for the launch of each operation, too.
+
 Loops and conditions, and what follows from them, are computed again in any
 case: TensorFlow's graph mode does not merge two of them. A recurrent layer that
 is not unrolled is a loop.
@@ -23,11 +26,20 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
-from keras_lwsam import _arguments, _checks, _engines, _inputs, _layers
+from keras_lwsam import (
+    _arguments,
+    _checks,
+    _engines,
+    _inputs,
+    _layers,
+    _timing,
+)
+from keras_lwsam._tables import percent, table, times
 from keras_lwsam._work import REPEATED, Work
 
-__all__ = ["Costs", "LayerCost", "Work", "layer_costs"]
+__all__ = ["Costs", "LayerCost", "ModelCosts", "Work", "layer_costs"]
 
 
 class LayerCost(NamedTuple):
@@ -65,11 +77,15 @@ class Costs:
         work: The `Work` of the network.
         weights: Dict from the path of each of these layers to the positions
             of its weights in `work`.
+        timed: Pairs of an overhead by the work and the overhead that was
+            measured there, ascending; empty if none was measured. Between
+            them, predictions follow straight lines.
     """
 
     layers: tuple[LayerCost, ...]
     work: Work
     weights: Mapping[str, tuple[int, ...]]
+    timed: tuple[tuple[float, float], ...] = ()
 
     def predict(self, paths: Iterable[str]) -> float:
         """Cost of a step of two gradients, relative to the base optimizer's.
@@ -87,7 +103,52 @@ class Costs:
                 "`paths` must be paths of layers that can be perturbed: "
                 f"{list(self.weights)}. Received: {unknown}"
             )
-        return self.work.cost(i for path in paths for i in self.weights[path])
+        return self.price(i for path in paths for i in self.weights[path])
+
+    def price(
+        self, perturbed: Iterable[int], measured: Iterable[int] | None = None
+    ) -> float:
+        """The same, by positions of weights: see `Work.cost`."""
+        overhead = self.work.cost(perturbed, measured) - 1.0
+        if self.timed:
+            points = [(0.0, 0.0), *self.timed]
+            overhead = float(np.interp(overhead, *zip(*points, strict=True)))
+        return 1.0 + overhead
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCosts(Costs):
+    """What the steps of an `LWSAMModel` cost. Made by `LWSAMModel.cost`.
+
+    `print` shows it as a table; `pandas.DataFrame(cost.layers)` makes one.
+
+    Attributes:
+        selected: Paths of the layers that are perturbed now.
+        overhead: How much slower a step is predicted to be than one of the
+            base optimizer: `0.15` means 1.15 times as slow.
+    """
+
+    selected: tuple[str, ...] = ()
+    overhead: float = 0.0
+
+    def __str__(self):
+        rows = [("layer", "type", "weights", "work", "cost alone")]
+        for layer in self.layers:
+            mark = "*" if layer.path in self.selected else ""
+            rows.append(
+                (
+                    layer.path + mark,
+                    layer.kind,
+                    f"{layer.parameters:,}",
+                    percent(layer.share),
+                    times(layer.alone),
+                )
+            )
+        number = f"{len(self.selected)} of {len(self.layers)} layers"
+        return (
+            f"{table(rows, left=2)}\n\n* perturbed now ({number}): a step is "
+            f"predicted to be {percent(self.overhead)} slower"
+        )
 
 
 def layer_costs(
@@ -96,11 +157,16 @@ def layer_costs(
     *,
     batch_size: int = 32,
     length: int = 128,
+    timed: bool = False,
 ) -> Costs:
     """What it costs to perturb each layer of a network.
 
     The network is traced once and not run. In TensorFlow's graph mode the
     products and convolutions that a step executes are those counted here.
+
+    With `timed=True` some steps that perturb layers from the output side on
+    are also compiled and taken, in turn with plain ones: their weights go
+    nowhere. The times correct what the operations say.
 
     Args:
         network: A built `keras.Model`.
@@ -111,6 +177,9 @@ def layer_costs(
             at another size. Defaults to 32, as in `fit`.
         length: What any other open dimension is taken to be, such as the
             length of a sequence. Defaults to 128.
+        timed: Whether steps are timed too. If the network is compiled, the
+            update of its optimizer is part of them. Inputs of one's own are
+            taken as they are; others are drawn. Defaults to `False`.
 
     Returns:
         The `Costs`.
@@ -136,6 +205,14 @@ def layer_costs(
     2.0
     """
     _arguments.instance("network", network, keras.Model, "a keras.Model")
+    _arguments.boolean("timed", timed)
+    return of_network(
+        network, inputs, batch_size, length, network if timed else None
+    )
+
+
+def of_network(network, inputs, batch_size, length, timed_as=None) -> Costs:
+    """`layer_costs`, timed as a model trains; `None`: not timed."""
     _checks.is_built(network)
     _arguments.count("batch_size", batch_size)
     _arguments.count("length", length)
@@ -144,7 +221,7 @@ def layer_costs(
 
     if inputs is None:
         inputs = _inputs.own(network)
-    inputs = _inputs.sized(inputs, batch_size, length)
+    given, inputs = inputs, _inputs.sized(inputs, batch_size, length)
     layers = _layers.all_layers(network)
     weights = [weight for layer in layers for weight in layer.weights]
     try:
@@ -157,7 +234,37 @@ def layer_costs(
             f"network does not know its own. Received: {shapes}; the error is "
             f"{type(error).__name__}: {error}"
         ) from error
-    return tabulate(found, layers, network.trainable_variables)
+    costs = tabulate(found, layers, network.trainable_variables)
+    if timed_as is None:
+        return costs
+    batch = _inputs.drawn(given, inputs)
+    return _corrected(
+        costs, _timing.overheads(network, batch, layers, costs, timed_as)
+    )
+
+
+def _corrected(costs, measured):
+    """Costs that follow measured overheads.
+
+    Args:
+        costs: The `Costs` by the operations.
+        measured: Dict from paths of perturbed layers to the overhead.
+    """
+    points = sorted(
+        (costs.predict(paths) - 1.0, overhead)
+        for paths, overhead in measured.items()
+    )
+    # More work does not take less time; where it seems to, it is noise.
+    times = np.maximum.accumulate([max(0.0, time) for _, time in points])
+    counted = [overhead for overhead, _ in points]
+    corrected = dataclasses.replace(
+        costs, timed=tuple(zip(counted, map(float, times), strict=True))
+    )
+    layers = (
+        layer._replace(alone=corrected.predict([layer.path]))
+        for layer in costs.layers
+    )
+    return dataclasses.replace(corrected, layers=tuple(layers))
 
 
 def tabulate(operations, layers, trainable) -> Costs:

@@ -21,7 +21,8 @@ from keras_lwsam._adaptation import Adaptation
 from keras_lwsam._delegation import DelegatesToNetwork
 from keras_lwsam._fitting import EpochBegin, with_callback
 from keras_lwsam._overrides import around, overrides
-from keras_lwsam._saving import unchanged_by_errors
+from keras_lwsam._pricing import HasPrices, Prices
+from keras_lwsam._saving import SavesTraining
 from keras_lwsam._state import State
 from keras_lwsam._training import Training
 from keras_lwsam._watching import IsWatched
@@ -29,7 +30,14 @@ from keras_lwsam._workers import TrainsOnWorkers, check_agreement
 
 
 @keras.saving.register_keras_serializable(package="keras_lwsam")
-class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
+class LWSAMModel(
+    DelegatesToNetwork,
+    HasPrices,
+    IsWatched,
+    SavesTraining,
+    TrainsOnWorkers,
+    keras.Model,
+):
     r"""Trains a Keras model with (layer-wise) sharpness-aware minimization.
 
     Every step evaluates the gradient at the weights w, moves the weights of
@@ -61,8 +69,8 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         layers: Which layers are perturbed. `None`: the default,
             `selection.LargestGradientNorm(0.25)`; an int: so many layers of
             the largest gradient norm; a float in (0, 1]: that share of them;
-            `"all"`; `"head"`, `"last_blocks:2"` or `"normalization"`, see
-            `selection.Head`, `LastBlocks`, `Normalization`; a layer path, a
+            `"15%"`: those that make a step at most 15 % slower; `"all"`;
+            `"head"`, `"last_blocks:2"` or `"normalization"`; a layer path, a
             regular expression on layer paths, or a list of those; or a
             `selection.Selection`.
         perturbation_norm: `"selected"`: the gradient norm over the selected
@@ -150,11 +158,12 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         selection = selection_module.get(layers)
         all_layers = _layers.all_layers(model)
         _checks.has_trainable_layer(model, all_layers)
-        adaptation = Adaptation(
-            selection, all_layers, model.trainable_variables
-        )
         _arguments.choice(
             "perturbation_norm", perturbation_norm, ("selected", "all")
+        )
+        prices = Prices(model, self, perturbation_norm == "all")
+        adaptation = Adaptation(
+            selection, all_layers, model.trainable_variables, prices.of_weights
         )
         _arguments.boolean("sync_perturbation", sync_perturbation)
         _arguments.boolean("sharpness_metrics", sharpness_metrics)
@@ -175,6 +184,7 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         self.trace_count = 0
         self._engine_class = engine_class
         self._adaptation = adaptation
+        self._prices = prices
         self._state = State(
             self.add_weight,
             len(self._weights_of_network),
@@ -283,12 +293,13 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
         with engine.after(counted.loss):
             self._state.advance()
         reported = {name: m.result() for name, m in self._reported.items()}
-        return {**self._log(counted, batch), **reported}
+        return self._log(counted, batch) | reported
 
     def _log(self, counted, batch):
         """Counts the loss and metrics of an evaluation, and reads them."""
-        batch = batch if counted.batch is None else counted.batch
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+            batch if counted.batch is None else counted.batch
+        )
         if counted.weight:
             _keras.track_loss(self, counted.loss, x)
             results = self.compute_metrics(
@@ -383,15 +394,3 @@ class LWSAMModel(DelegatesToNetwork, IsWatched, TrainsOnWorkers, keras.Model):
                 config[key], custom_objects=custom_objects
             )
         return cls(**config)
-
-    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
-        """As Keras does it; an error leaves everything as it was."""
-        parts = [*_keras.walk_layers(self), getattr(self, "optimizer", None)]
-        with unchanged_by_errors([p for p in parts if p is not None]):
-            super().load_weights(filepath, skip_mismatch, **kwargs)
-
-    def save_own_variables(self, store):
-        self._training.save(store, self.model)
-
-    def load_own_variables(self, store):
-        self._training.load(store, self.model)

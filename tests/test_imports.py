@@ -21,7 +21,9 @@ RANKS = [
     {"plots"},
     {"analysis"},
     {"model"},
+    {"_pricing"},
     {"_training", "_delegation", "_watching", "_workers", "costs"},
+    {"_timing"},
     {"_adaptation", "_checks", "_engines", "_fitting", "_saving", "_state"}
     | {"step"},
     {"methods", "selection"},
@@ -30,6 +32,7 @@ RANKS = [
     | {
         "_random",
         "_structure",
+        "_tables",
         "_tensorboard",
         "_tensors",
         "_version",

@@ -8,7 +8,7 @@ import numpy as np
 from keras_lwsam import _layers, methods, selection
 from keras_lwsam._command_line import networks
 from keras_lwsam._command_line.arguments import UsageError, add_network
-from keras_lwsam._command_line.tables import times
+from keras_lwsam._tables import times
 
 TEXT = """\
 What a step costs that perturbs some layers, in units of a step of the base
@@ -57,8 +57,9 @@ def add_to(commands):
         action=_Layers,
         metavar="LAYERS",
         help="a number of layers; a share in (0, 1], written with a point; "
-        "'all', 'head', 'last_blocks:N', 'normalization'; or layer paths and "
-        "regular expressions. Needed unless the file is that of an LWSAMModel",
+        "'15%%', a budget; 'all', 'head', 'last_blocks:N', 'normalization'; or "
+        "layer paths and regular expressions. Needed unless the file is that "
+        "of an LWSAMModel",
     )
     command.set_defaults(run=run)
 
@@ -122,11 +123,11 @@ def describe(saved, chosen=None) -> dict:
     layers = _layers.perturbable(
         _layers.all_layers(saved.network), saved.network.trainable_variables
     )
-    observations = None
-    if isinstance(chosen, selection.LargestGradientNorm) and chosen.num_layers:
-        observations = _observations(saved.wrapper)
-        if observations is None:
-            return {**described, **_range(saved.costs, chosen.count(layers))}
+    observations = _observations(saved)
+    goes_by_norms = isinstance(chosen, selection.LargestGradientNorm)
+    is_known = observations.squared_gradient_norms is not None
+    if goes_by_norms and chosen.num_layers and not is_known:
+        return {**described, **_range(saved.costs, chosen.count(layers))}
     paths = [layers[i].path for i in chosen.resolve(layers, observations)]
     cost = saved.costs.predict(paths)
     return {**described, "selected": paths, "cost": cost}
@@ -171,19 +172,27 @@ def _range(costs, count):
     return {"number": count, "cheap": chosen(min), "dear": chosen(max)}
 
 
-def _observations(wrapper):
-    """The norms that a run has measured; `None` if there are none."""
+def _observations(saved):
+    """What is known of the layers: their prices, and what a run measured."""
+
+    def price(perturbed, timed=False):
+        return saved.costs.price(perturbed)
+
+    wrapper = saved.wrapper
+    nothing = selection.Observations(price=price)
     if wrapper is None:
-        return None
+        return nothing
     norms = wrapper.epoch_layer_gradient_norms
     if not any(norms.values()):
         norms = wrapper.layer_gradient_norms
     if not any(norms.values()):
-        return None
+        return nothing
     squared = np.zeros(len(wrapper._weights_of_network))
     for layer in wrapper._adaptation.layers:
         squared[layer.indices[0]] = norms[layer.path] ** 2
-    return selection.Observations(squared, tuple(wrapper.selected_layers))
+    return selection.Observations(
+        squared, tuple(wrapper.selected_layers), price=price
+    )
 
 
 def _lines(described):

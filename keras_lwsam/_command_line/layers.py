@@ -5,7 +5,7 @@ import math
 
 from keras_lwsam._command_line import networks
 from keras_lwsam._command_line.arguments import add_network
-from keras_lwsam._command_line.tables import percent, table, times
+from keras_lwsam._tables import percent, table, times
 
 TEXT = """\
 The layers that can be perturbed, input side first: their weights, their share

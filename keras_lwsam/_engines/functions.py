@@ -4,6 +4,13 @@ import numpy as np
 import tensorflow as tf
 
 
+def compiled(function, example, jit_compile=False):
+    """A function of one argument, compiled for arguments like an example."""
+    # What Keras calls is no source for autograph.
+    traced = tf.function(function, jit_compile=jit_compile, autograph=False)
+    return traced.get_concrete_function(example)
+
+
 def graphs(operation, *attributes):
     """The graphs of the functions that an operation names.
 

@@ -1,6 +1,8 @@
 """Selections: which layers are perturbed."""
 
 import numbers
+import re
+from decimal import Decimal
 
 from keras_lwsam.selection.base import Observations, Selection, check_number
 from keras_lwsam.selection.by_gradient_norm import (
@@ -21,6 +23,7 @@ from keras_lwsam.selection.presets import (
     Normalization,
     preset,
 )
+from keras_lwsam.selection.within_budget import WithinBudget
 
 __all__ = [
     "All",
@@ -37,6 +40,7 @@ __all__ = [
     "Random",
     "Selection",
     "SmallestGradientNorm",
+    "WithinBudget",
     "get",
 ]
 
@@ -51,8 +55,9 @@ def get(layers) -> Selection:
 
     Args:
         layers: `None` (the default selection), an int, a float in (0, 1],
-            `"all"`, `"head"`, `"last_blocks:N"`, `"normalization"`, a layer
-            path or regular expression, a list of those, or a `Selection`.
+            `"all"`, `"15%"` (a budget), `"head"`, `"last_blocks:N"`,
+            `"normalization"`, a layer path or regular expression, a list of
+            those, or a `Selection`.
 
     Returns:
         A `Selection`.
@@ -68,13 +73,15 @@ def get(layers) -> Selection:
     All()
     >>> selection.get("last_blocks:2")
     LastBlocks(num_blocks=2)
+    >>> selection.get("12.5%")
+    WithinBudget(overhead=0.125)
     """
     if layers is None:
         return DEFAULT
     if isinstance(layers, Selection):
         return layers
     if isinstance(layers, str):
-        return All() if layers == "all" else preset(layers) or ByPath(layers)
+        return _by_name(layers)
     if isinstance(layers, numbers.Real):
         check_number("layers", layers)
         return LargestGradientNorm(layers)
@@ -82,7 +89,23 @@ def get(layers) -> Selection:
         return ByPath(*layers)
     raise TypeError(
         "`layers` must be None, a number of layers, a share of them, 'all', "
-        "'head', 'last_blocks:N', 'normalization', a layer path, a list of "
-        "layer paths, or a `selection.Selection`. "
+        "a budget such as '15%', 'head', 'last_blocks:N', 'normalization', a "
+        "layer path, a list of layer paths, or a `selection.Selection`. "
         f"Received: layers={layers!r} (of type {type(layers).__name__})"
     )
+
+
+def _by_name(text):
+    if text == "all":
+        return All()
+    budget = re.fullmatch(r"([\d.]+) ?%", text)
+    if not budget:
+        return preset(text) or ByPath(text)
+    try:
+        # Of decimal digits: 15 % are 0.15, not 0.15 and a little more.
+        return WithinBudget(float(Decimal(budget[1]) / 100))
+    except (ArithmeticError, ValueError) as error:
+        raise ValueError(
+            "`layers='15%'` says how much slower a step may get, in per cent "
+            f"above 0. Received: layers={text!r}"
+        ) from error

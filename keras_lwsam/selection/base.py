@@ -3,11 +3,12 @@
 import abc
 import dataclasses
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
+from keras_lwsam import _arguments
 from keras_lwsam._layers import LayerWeights
 
 serializable = keras.saving.register_keras_serializable(package="keras_lwsam")
@@ -23,11 +24,15 @@ class Observations:
             refresh; `None` before the first step.
         selected: Paths of the layers perturbed until now.
         refreshes: How often the selection was resolved before.
+        price: Function of positions of perturbed weights, and of whether it is
+            corrected by a measurement (`timed`), to the cost of a step relative
+            to one of the base optimizer; `None` if it is not known.
     """
 
     squared_gradient_norms: np.ndarray | None = None
     selected: tuple[str, ...] = ()
     refreshes: int = 0
+    price: Callable[..., float] | None = None
 
 
 class Selection(abc.ABC):
@@ -80,28 +85,30 @@ class Counted(Selection):
     num_layers: int | float
 
     def __post_init__(self):
-        check_number("num_layers", self.num_layers)
-        # A NumPy number would not survive JSON.
-        kind = int if isinstance(self.num_layers, numbers.Integral) else float
-        object.__setattr__(self, "num_layers", kind(self.num_layers))
+        number = check_number("num_layers", self.num_layers)
+        object.__setattr__(self, "num_layers", number)
 
     def count(self, layers) -> int:
         """The number of layers to select."""
-        if isinstance(self.num_layers, float):
-            return max(1, round(self.num_layers * len(layers)))
-        if self.num_layers > len(layers):
-            raise ValueError(
-                "`layers` (or `num_layers`) asks for more layers than there "
-                f"are. Expected at most {len(layers)}, the number of "
-                "perturbable layers. "
-                f"Received: num_layers={self.num_layers}. The layer paths: "
-                f"{[layer.path for layer in layers]}"
-            )
-        return self.num_layers
+        return number_of(self.num_layers, layers)
 
 
-def check_number(name, value):
-    """Refuses what is neither a number of layers nor a share of them."""
+def number_of(num_layers, layers) -> int:
+    """The number of layers that a number, or a share, of some layers means."""
+    if isinstance(num_layers, float):
+        return max(1, round(num_layers * len(layers)))
+    if num_layers > len(layers):
+        raise ValueError(
+            "`layers` (or `num_layers`) asks for more layers than there are. "
+            f"Expected at most {len(layers)}, the number of perturbable "
+            f"layers. Received: num_layers={num_layers}. The layer paths: "
+            f"{[layer.path for layer in layers]}"
+        )
+    return num_layers
+
+
+def check_number(name, value, minimum=0):
+    """A number of layers, as an int, or a share of them, as a float."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"`{name}` must be an int, the number of layers, or a float in "
@@ -109,13 +116,12 @@ def check_number(name, value):
             f"(of type {type(value).__name__})"
         )
     if isinstance(value, numbers.Integral):
-        if value < 0:
-            raise ValueError(
-                f"`{name}` must not be negative. Received: {name}={value!r}"
-            )
-    elif not 0.0 < value <= 1.0:
+        # A NumPy number would not survive JSON.
+        return _arguments.count(name, value, minimum)
+    if not 0.0 < value <= 1.0:
         raise ValueError(
             f"`{name}` must be in (0, 1] as a float, a share of the layers; "
             "write an int for a number of layers. "
             f"Received: {name}={value!r}"
         )
+    return float(value)

@@ -30,23 +30,12 @@ class _ByGradientNorm(Counted):
 
     def resolve(self, layers, observations=None):
         count = self.count(layers)
-        if observations is None or observations.squared_gradient_norms is None:
+        if not _are_known(observations):
             return OutputSide(count).resolve(layers)
-        scores = self._scores(
-            self._norms(layers, observations.squared_gradient_norms),
-            np.array([x.path in observations.selected for x in layers], bool),
+        order = _in_order(
+            self._scores(*_norms(layers, observations, self.normalize))
         )
-        # Of equals, the one nearer to the output is cheaper to perturb.
-        order = sorted(range(len(layers)), key=lambda i: (-scores[i], -i))
         return tuple(sorted(order[:count]))
-
-    def _norms(self, layers, squared_norms):
-        norms = gradient_norms(layers, squared_norms)
-        if self.normalize == "size":
-            return norms / np.sqrt([_size(layer) for layer in layers])
-        if self.normalize == "weight":
-            return norms / np.maximum(weight_norms(layers), 1e-12)
-        return norms
 
     @abc.abstractmethod
     def _scores(self, norms, is_selected):
@@ -81,7 +70,7 @@ class LargestGradientNorm(_ByGradientNorm):
     """
 
     def _scores(self, norms, is_selected):
-        return np.where(is_selected, HYSTERESIS * norms, norms)
+        return _criticality(norms, is_selected)
 
 
 @serializable
@@ -101,6 +90,43 @@ class SmallestGradientNorm(_ByGradientNorm):
 
     def _scores(self, norms, is_selected):
         return -np.where(is_selected, norms / HYSTERESIS, norms)
+
+
+def by_criticality(layers, observations, normalize=None) -> list[int]:
+    """Positions of all layers, from the most critical to the least.
+
+    Before the first norms are known, from the output side to the input side.
+    """
+    if not _are_known(observations):
+        return list(reversed(range(len(layers))))
+    return _in_order(_criticality(*_norms(layers, observations, normalize)))
+
+
+def _criticality(norms, is_selected):
+    return np.where(is_selected, HYSTERESIS * norms, norms)
+
+
+def _in_order(scores):
+    # Of equals, the one nearer to the output is cheaper to perturb.
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], -i))
+
+
+def _are_known(observations):
+    return (
+        observations is not None
+        and observations.squared_gradient_norms is not None
+    )
+
+
+def _norms(layers, observations, normalize):
+    """Norms of the layers, and whether each is perturbed already."""
+    norms = gradient_norms(layers, observations.squared_gradient_norms)
+    if normalize == "size":
+        norms = norms / np.sqrt([_size(layer) for layer in layers])
+    if normalize == "weight":
+        norms = norms / np.maximum(weight_norms(layers), 1e-12)
+    selected = np.array([x.path in observations.selected for x in layers], bool)
+    return norms, selected
 
 
 def _size(layer):

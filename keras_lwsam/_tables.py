@@ -16,7 +16,7 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 
     Example:
 
-    >>> from keras_lwsam._command_line.tables import table
+    >>> from keras_lwsam._tables import table
     >>> print(table([["layer", "cost"], ["block_1/dense", "1.25"]]))
     layer          cost
     block_1/dense  1.25
@@ -42,7 +42,7 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 def shortened(text: str, width: int) -> str:
     """The end of a text, which tells paths apart.
 
-    >>> from keras_lwsam._command_line.tables import shortened
+    >>> from keras_lwsam._tables import shortened
     >>> shortened("encoder/block_1/query", 16)
     '...block_1/query'
     """

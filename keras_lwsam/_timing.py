@@ -1,0 +1,149 @@
+"""A short measurement: how long steps take that perturb some layers."""
+
+import statistics
+import time
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_lwsam import _engines
+from keras_lwsam._tensors import add
+from keras_lwsam.perturbations import along_gradient
+
+# Overheads, by the operations, near which steps are timed; and those of all
+# layers.
+_NEAR = (0.1, 0.25, 0.5)
+_WARM_UP, _ROUNDS = 2, 9
+
+
+def overheads(network, inputs, layers, costs, model) -> dict:
+    """Measured overheads of steps of two gradients, relative to a plain step.
+
+    The steps are taken in turn, each a median of the ratios to the plain step
+    of the same round. No variable changes.
+
+    Args:
+        network: The network.
+        inputs: A batch of inputs.
+        layers: The network's layers, as `all_layers` gives them.
+        costs: Its `Costs`, by which layers are chosen.
+        model: The model that trains it, which may be the network. If it is
+            compiled, steps are compiled as it says, and the update of its
+            optimizer is timed too.
+
+    Returns:
+        Dict from a tuple of paths of perturbed layers to the overhead.
+    """
+    chosen = _choices(costs)
+    weights = [weight for layer in layers for weight in layer.weights]
+    owners = [layer.layer for layer in layers for _ in layer.weights]
+    trained = sorted(costs.work.trained)
+    optimizer = _optimizer(model, network)
+    jit_compile = model.compiled and bool(model.jit_compile)
+    steps = [
+        _engines.current().compiled(
+            _step(
+                network,
+                optimizer,
+                weights,
+                owners,
+                [i for path in paths for i in costs.weights[path]],
+                trained,
+            ),
+            inputs,
+            jit_compile,
+        )
+        for paths in [(), *chosen]
+    ]
+    seconds = [[] for _ in steps]
+    for turn in range(_WARM_UP + _ROUNDS):
+        for step, own in zip(steps, seconds, strict=True):
+            start = time.perf_counter()
+            # Waits for what is computed last.
+            np.asarray(tree.flatten(step(inputs))[0])
+            if turn >= _WARM_UP:
+                own.append(time.perf_counter() - start)
+    plain, *others = seconds
+    return {
+        paths: statistics.median(
+            s / p - 1.0 for s, p in zip(own, plain, strict=True)
+        )
+        for paths, own in zip(chosen, others, strict=True)
+    }
+
+
+def _choices(costs):
+    """Layers from the output side on: for each of some overheads, and all."""
+    paths = [layer.path for layer in costs.layers]
+    cuts = [tuple(paths[i:]) for i in range(len(paths))]
+    counted = {cut: costs.predict(cut) - 1.0 for cut in cuts}
+    near = [min(cuts, key=lambda c: abs(counted[c] - x)) for x in _NEAR]
+    return list(dict.fromkeys([*near, cuts[0]]))
+
+
+def _optimizer(model, network):
+    """The optimizer of a model, or `None`."""
+    if not model.compiled or model.optimizer is None:
+        return None
+    if not model.optimizer.built:
+        # As training would.
+        model.optimizer.build(network.trainable_variables)
+    return model.optimizer
+
+
+def _step(network, optimizer, weights, owners, perturbed, trained):
+    """A step: what it would leave of the weights, nothing assigned.
+
+    Args:
+        network: As of `overheads`.
+        optimizer: A built optimizer, or `None`.
+        weights: List of all weights.
+        owners: List of their layers.
+        perturbed: Positions of the perturbed ones.
+        trained: Positions of those that are trained.
+    """
+
+    def step(x):
+        engine = _engines.current()(
+            network=network,
+            compute_loss=None,
+            per_sample=None,
+            optimizer=optimizer or _NoOptimizer,
+            weights=weights,
+            layer_of=owners,
+            dense=perturbed,
+            synchronize=False,
+        )
+        batch = (x, None, None)
+        at = engine.values
+        counted = None
+        if perturbed:
+            counted = engine.gradients(batch, at, perturbed, loss=_size)
+            at = add(at, along_gradient(counted.gradients, 1e-3))
+        last = engine.gradients(batch, at, trained, loss=_size)
+        assigned = [value for _, value in (counted or last).assignments]
+        updated = last.gradients
+        if optimizer:
+            updated = engine.after_update(last.gradients)
+        return [t for t in [*updated, *assigned] if t is not None]
+
+    return step
+
+
+def _size(x, y, predictions, sample_weight):
+    """A loss of predictions alone."""
+    outputs = [
+        ops.mean(ops.square(ops.cast(output, "float32")))
+        for output in tree.flatten(predictions)
+        if keras.backend.is_float_dtype(ops.dtype(output))
+    ]
+    return sum(outputs)
+
+
+class _NoOptimizer:
+    """In place of an optimizer: the loss is not scaled."""
+
+    @staticmethod
+    def scale_loss(loss):
+        return loss

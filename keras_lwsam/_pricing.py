@@ -120,13 +120,13 @@ class HasPrices:
         ...     keras.Input((64,)),
         ...     keras.layers.Dense(64, name="hidden"),
         ...     keras.layers.Dense(64, name="logits"),
-        ... ])
-        >>> print(LWSAMModel(network, layers="40%").cost())
-        layer    type   weights   work  cost alone
-        hidden   Dense    4,160  40.0%        1.80
-        logits*  Dense    4,160  60.0%        1.40
+        ... ], name="network")
+        >>> print(LWSAMModel(network, layers="50%").cost())
+        layer            type   weights   work  cost alone
+        network/hidden   Dense    4,160  40.1%        1.80
+        network/logits*  Dense    4,160  59.9%        1.40
         <BLANKLINE>
-        * perturbed now (1 of 2 layers): a step is predicted to be 40.0% slower
+        * perturbed now (1 of 2 layers): a step is predicted to be 40.1% slower
         """
         _arguments.boolean("timed", timed)
         found = self._prices.ask(

@@ -16,6 +16,7 @@ KINDS = {
     r"(_Mkl)?Einsum|XlaDot(V2)?",
     "random": r"StatelessRandom(Uniform|Normal)\w*|"
     r"StatelessTruncatedNormal\w*",
+    "loop": r"LoopCond",
 }
 
 
@@ -53,7 +54,7 @@ def by_kind(operations):
 
 
 def compiled_by_xla(model, x, y):
-    """Counter of convolutions, products and random bits in XLA's program."""
+    """Counter of what XLA's program is made of, by the kinds above."""
     data = keras.tree.map_structure(tf.convert_to_tensor, (x, y))
     model.train_on_batch(x, y)  # Builds what is built by the first batch.
     step = tf.function(lambda *data: model.train_step(data), jit_compile=True)
@@ -64,6 +65,7 @@ def compiled_by_xla(model, x, y):
             + len(re.findall(r"custom-call\(.*onednn\$conv", text)),
             "product": len(re.findall(r"= \S+ dot\(", text))
             + len(re.findall(r"custom-call\(.*onednn\$matmul", text)),
+            "loop": len(re.findall(r"\) while\(", text)),
             # XLA writes the random generator out in plain arithmetic: these
             # are its bit operations, some hundred a draw.
             "random": len(re.findall(r"= \S+ xor\(", text)),

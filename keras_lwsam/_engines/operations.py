@@ -7,6 +7,7 @@ from keras import tree
 
 from keras_lwsam import _keras
 from keras_lwsam._engines import flops, functions
+from keras_lwsam._engines.loops import Loops
 from keras_lwsam._engines.passes import Pass
 
 LOOPS = ("While", "StatelessWhile")
@@ -26,6 +27,8 @@ class Dependence(NamedTuple):
         data: Whether it depends on the network's inputs.
         is_repeated: Whether a loop or a condition was on the way. TensorFlow
             does not merge two of them, and nothing that follows from them.
+            Those of recurrent layers do not count: a second pass takes over
+            what they have made.
     """
 
     weights: frozenset = frozenset()
@@ -79,7 +82,9 @@ def of_network(network, inputs, weights) -> list[Operation]:
             for v in network.variables
             if id(v) not in known
         ]
-        with Pass(weights, at, rest, tape, range(len(at))) as scope:
+        scope = Pass(weights, at, rest, tape, range(len(at)))
+        loops = Loops(network)
+        with scope, loops.shared(scope, training=True):
             predictions = _keras.call(network, x, training=True)
             results = [*tree.flatten(predictions), *network.losses]
     seeds = {t.name: Dependence(data=True) for t in tree.flatten(x)}
@@ -87,20 +92,22 @@ def of_network(network, inputs, weights) -> list[Operation]:
         own = frozenset([index])
         seeds.update({leaf.name: Dependence(own, own) for leaf in leaves})
     results = [t for t in results if tf.is_tensor(t) and t.graph is graph]
-    return _follow(graph, seeds, results)[0]
+    return _follow(graph, seeds, results, loops.operations)[0]
 
 
 def _placeholder(like):
     return tf.compat.v1.placeholder(like.dtype, like.shape)
 
 
-def _follow(graph, seeds, results):
+def _follow(graph, seeds, results, taken_over=frozenset()):
     """Operations that some tensors of a graph are made of.
 
     Args:
         graph: A `FuncGraph`.
         seeds: Dict from names of tensors to what they depend on.
         results: List of the tensors.
+        taken_over: Names of the operations that a second pass takes over as
+            they are, where nothing that they depend on has changed.
 
     Returns:
         The list of `Operation`s, and the list of what the tensors depend on.
@@ -116,6 +123,9 @@ def _follow(graph, seeds, results):
         if operation.name not in receiving or operation.type in STOPS:
             operands = [d._replace(gradients=frozenset()) for d in operands]
         inner, outcomes = _outcomes(operation, operands)
+        if operation.type in LOOPS + BRANCHES:
+            again = operation.name not in taken_over
+            inner, outcomes = _as_one(inner, outcomes, operands, again)
         found += inner
         for tensor, outcome in zip(operation.outputs, outcomes, strict=True):
             if not _is_differentiable(tensor):
@@ -176,7 +186,8 @@ def _loop(operation, operands):
         operands = [
             _union(pair) for pair in zip(operands, outcomes, strict=True)
         ]
-    return _repeated(found, operands, functions.turns(operation, condition))
+    times = functions.turns(operation, condition)
+    return [o._replace(work=times * o.work) for o in found], operands
 
 
 def _branches(operation, operands):
@@ -191,13 +202,33 @@ def _branches(operation, operands):
     found, _ = max(branches, key=lambda branch: sum(o.work for o in branch[0]))
     decision = operands[0]._replace(gradients=frozenset())
     outcomes = zip(*(outcomes for _, outcomes in branches), strict=True)
-    return _repeated(found, [_union([decision, *o]) for o in outcomes], 1)
+    return found, [_union([decision, *o]) for o in outcomes]
 
 
-def _repeated(found, outcomes, times):
+def _as_one(found, outcomes, operands, again):
+    """A loop or condition: computed again as a whole, or not at all.
+
+    Args:
+        found: List of the `Operation`s in it.
+        outcomes: List of what its results depend on.
+        operands: List of what its operands depend on.
+        again: Whether every pass computes it again.
+    """
+    whole = _union(operands)
+    again = again or whole.is_repeated
     return (
-        [o._replace(work=times * o.work, is_repeated=True) for o in found],
-        [outcome._replace(is_repeated=True) for outcome in outcomes],
+        [
+            o._replace(weights=o.weights | whole.weights, is_repeated=again)
+            for o in found
+        ],
+        [
+            outcome._replace(
+                weights=outcome.weights | whole.weights,
+                data=outcome.data or whole.data,
+                is_repeated=again,
+            )
+            for outcome in outcomes
+        ],
     )
 
 

@@ -84,6 +84,15 @@ class Pass(keras.StatelessScope):
     A weight that the network itself assigns while it is called (spectral
     normalisation does) continues as a new leaf, as it does in `fit`: its
     gradient is the sum over its leaves, and none flows through the assignment.
+
+    Attributes:
+        weights: List of the network's weights.
+        assignments: Dict from the `id` of a variable to it and what it would
+            have been assigned.
+        leaves: Dict from the index of a weight to the tensors it stood for.
+        listeners: List of what is told of the variables that are read, by
+            `read(variable, value)`, and of those that are assigned, by
+            `updated(variable, value)`.
     """
 
     def __init__(self, weights, at, rest, tape, wrt):
@@ -94,20 +103,33 @@ class Pass(keras.StatelessScope):
         self.state_mapping.update(
             (id(v), value) for v, value in zip(weights, at, strict=True)
         )
+        self.weights = weights
+        self.listeners = []
         self.assignments = {}
         self.leaves = {index: [at[index]] for index in wrt}
         self._tape = tape
         self._index = {id(weights[index]): index for index in wrt}
         tape.watch([at[index] for index in wrt])
 
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        for listener in self.listeners:
+            listener.read(variable, value)
+        return value
+
     def add_update(self, update):
         variable, value = update
-        value = tf.stop_gradient(value)
+        self.note(variable, tf.stop_gradient(value))
+
+    def note(self, variable, value):
+        """Lets a variable stand for another value, which is a constant."""
         index = self._index.get(id(variable))
         if index is not None:
             self._tape.watch(value)
             self.leaves[index].append(value)
         self.assignments[id(variable)] = (variable, value)
+        for listener in self.listeners:
+            listener.updated(variable, value)
         super().add_update((variable, value))
 
 

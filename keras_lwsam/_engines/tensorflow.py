@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_lwsam import _keras
-from keras_lwsam._engines import batches, halves, replicas
+from keras_lwsam._engines import batches, functions, halves, replicas
 from keras_lwsam._engines.evaluations import Evaluations
 from keras_lwsam._engines.gradients import (
     all_or_none,
@@ -18,6 +18,7 @@ from keras_lwsam._engines.gradients import (
     times,
     total,
 )
+from keras_lwsam._engines.loops import Loops
 from keras_lwsam._engines.passes import (
     Evaluation,
     Options,
@@ -95,6 +96,7 @@ class TensorFlowEngine:
             for v in self._network.variables
             if id(v) not in known
         ]
+        self._loops = Loops(self._network)
         # The optimizer's view of each gradient handed out, by identity.
         self._scaled = {}
 
@@ -174,7 +176,7 @@ class TensorFlowEngine:
                 x, y, sample_weight = batches.weighted(batch, ones)
                 guard = self._per_sample(batches.has_positions(sample_weight))
             scope = Pass(self._weights, at, self._rest, tape, wrt)
-            with scope:
+            with scope, self._loops.shared(scope, options.training):
                 predictions = _keras.call(self._network, x, options.training)
                 # The loss may look through a last softmax to its logits.
                 outputs = [
@@ -263,6 +265,7 @@ class TensorFlowEngine:
     sums = staticmethod(sums)
     mean_over_replicas = staticmethod(replicas.mean)
     is_tracing = staticmethod(replicas.is_tracing)
+    compiled = staticmethod(functions.compiled)
     require = staticmethod(require)
     after = staticmethod(after)
 

@@ -1,0 +1,157 @@
+"""Is a step as slow as a budget allows? Predicted and measured overheads.
+
+For five networks and several budgets: the layers that `WithinBudget` takes from
+the output side, as before the first epoch, and those it takes by norms that
+were drawn at random, which lie here and there. The overhead that the operations
+predict, the one that `cost(timed=True)` predicts, and the one that steps of
+`fit` have, taken in turn with plain ones (medians of the ratios of a round).
+"""
+
+import argparse
+import os
+import pathlib
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from benchmarks import environment, networks
+from benchmarks.step_cost import stepper
+from keras_lwsam import LWSAMModel, selection
+
+NETWORKS = ("resnet20", "wide_resnet", "vit", "bert", "lstm")
+BUDGETS = (0.05, 0.1, 0.15, 0.3, 0.5)
+COLUMNS = (
+    "network",
+    "layers",
+    "budget",
+    "perturbed",
+    "counted",
+    "timed",
+    "measured",
+    "quartiles",
+    "milliseconds",
+)
+
+
+class AtPositions(selection.Selection):
+    """The layers at some positions."""
+
+    def __init__(self, positions):
+        self._positions = positions
+
+    def resolve(self, layers, observations=None):
+        return self._positions
+
+
+def choices(network):
+    """Dict from a kind of layers and a budget to the layers' positions."""
+    known = LWSAMModel(network, layers="all")
+    layers = known._adaptation.layers
+    sizes = 1 + max(i for layer in layers for i in layer.indices)
+    drawn = np.random.default_rng(0).lognormal(0.0, 2.0, sizes)
+    found = {}
+    for kind, norms in (("output side", None), ("drawn norms", drawn)):
+        seen = selection.Observations(norms, price=known._prices.of_weights)
+        for budget in BUDGETS:
+            try:
+                chosen = selection.WithinBudget(budget).resolve(layers, seen)
+            except ValueError:
+                # Not even the cheapest layer is so cheap.
+                continue
+            if chosen not in found.values():
+                found[kind, budget] = chosen
+    return found
+
+
+def compiled(build, positions):
+    """A compiled model that perturbs some layers; none: plain Keras."""
+    keras.utils.set_random_seed(0)
+    network = build()
+    model = network
+    if positions:
+        model = LWSAMModel(network, layers=AtPositions(positions))
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def rows(name, rounds):
+    """Rows of the table for one network."""
+    build = networks.BUILDERS[name]
+    network = build()
+    x, y = networks.batch(network, networks.BATCH_SIZES[name])
+    found = choices(network)
+    models = {key: compiled(build, chosen) for key, chosen in found.items()}
+    plain = stepper(compiled(build, ()), x, y)
+    steps = {key: stepper(model, x, y) for key, model in models.items()}
+    for step in (plain, *steps.values()):
+        for _ in range(3):
+            step()
+    ratios = {key: [] for key in steps}
+    milliseconds = {key: [] for key in steps}
+    for _ in range(rounds):
+        base = seconds(plain)
+        for key, step in steps.items():
+            took = seconds(step)
+            ratios[key].append(took / base)
+            milliseconds[key].append(1e3 * took)
+    for key, model in models.items():
+        kind, budget = key
+        quartiles = statistics.quantiles(ratios[key], n=4)
+        yield {
+            "network": name,
+            "layers": kind,
+            "budget": budget,
+            "perturbed": len(found[key]),
+            "counted": round(model.cost(x).overhead, 3),
+            "timed": "",
+            "measured": round(statistics.median(ratios[key]) - 1, 3),
+            "quartiles": f"{quartiles[0] - 1:.3f}-{quartiles[2] - 1:.3f}",
+            "milliseconds": round(statistics.median(milliseconds[key]), 1),
+        }
+
+
+def timed(name, table):
+    """The same rows with the overheads that a short measurement predicts."""
+    build = networks.BUILDERS[name]
+    x, _ = networks.batch(build(), networks.BATCH_SIZES[name])
+    model = compiled(build, (0,))
+    points = model.cost(x, timed=True).timed
+    for row in table:
+        counted, measured = zip((0.0, 0.0), *points, strict=True)
+        prediction = np.interp(float(row["counted"]), counted, measured)
+        yield {**row, "timed": round(float(prediction), 3)}
+
+
+def seconds(step):
+    """How long a step takes."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    args = parser.parse_args()
+    table = []
+    for name in args.networks:
+        keras.utils.clear_session()
+        for row in timed(name, list(rows(name, args.rounds))):
+            table.append(row)
+            print(*(f"{key}={value}" for key, value in row.items()), flush=True)
+        environment.record(
+            args.out, COLUMNS, table, {"rounds": args.rounds, "mode": "graph"}
+        )
+
+
+if __name__ == "__main__":
+    main()

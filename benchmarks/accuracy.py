@@ -55,6 +55,7 @@ WAYS = {
     "SAM": Way(),
     "layer-wise SAM, 25 %": Way(layers=selection.LargestGradientNorm(0.25)),
     "layer-wise SAM, 10 %": Way(layers=selection.LargestGradientNorm(0.1)),
+    "layer-wise SAM, 15 % slower": Way(layers=selection.WithinBudget(0.15)),
     "SAM-ON": Way(layers="normalization", radii=(0.2, 0.5, 1.0)),
     "ASAM": Way(methods.ASAM, radii=(0.25, 0.5, 1.0)),
     "StableSAM": Way(methods.StableSAM),

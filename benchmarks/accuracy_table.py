@@ -1,0 +1,171 @@
+"""The table and the picture of what `accuracy.py` has found.
+
+Prints a table in Markdown for each task, and draws test accuracy against the
+work of training.
+"""
+
+import argparse
+import csv
+import functools
+import os
+import pathlib
+import statistics
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks import tasks, training
+from benchmarks.accuracy import BASE, WAYS
+from keras_lwsam import costs, methods
+
+TITLES = {
+    "fashion": "Fashion-MNIST, 6,000 images, ResNet-8",
+    "noisy": "the same, a fifth of the labels wrong",
+    "banking77": "Banking77, 6,000 questions, transformer",
+}
+
+
+@functools.cache
+def _costs(task):
+    return costs.layer_costs(tasks.TASKS[task].build(tasks.TASKS[task].classes))
+
+
+def work(row):
+    """The work of a run, in units of that of the base optimizer."""
+    way = WAYS[row["way"]]
+    if way.method is None or way.gradients == 1:
+        return float(way.longer)
+    total, found = 0.0, _costs(row["task"])
+    paths = [layer.path for layer in found.layers]
+    epochs = 0
+    for part in row["selections"].split(";"):
+        count, _, positions = part.partition("*")
+        chosen = [paths[int(i)] for i in positions.split()]
+        total += int(count) * found.predict(chosen)
+        epochs += int(count)
+    # Steps between those of two gradients cost one.
+    return 1.0 + (total / epochs - 1.0) * (way.gradients - 1.0)
+
+
+def summary(rows):
+    """Mean and standard deviation of what several seeds gave."""
+    result = {"seeds": len(rows), "rho": rows[0]["rho"]}
+    result["work"] = statistics.mean(work(row) for row in rows)
+    for name in ("accuracy", "loss", "gradient_norm", "eigenvalue"):
+        values = [float(row[name]) for row in rows if row[name]]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        result[name] = (statistics.mean(values), spread)
+    return result
+
+
+def summaries(results, task):
+    """Dict from the names of ways to their summaries."""
+    rows = {
+        label: results.find(task=task, phase="test", way=label)
+        for label in WAYS
+    }
+    return {label: summary(own) for label, own in rows.items() if own}
+
+
+def times(path):
+    """Dict from task and way to the ratio of times, if it was measured."""
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        return {
+            (row["task"], row["way"]): row["time_ratio"]
+            for row in csv.DictReader(file)
+        }
+
+
+def markdown(task, table, measured):
+    """Lines of a table."""
+    yield (
+        "| way | rho | accuracy, % | test loss | gradients a step | work | "
+        "time of a step | gradient norm | top eigenvalue |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    # On noisy labels a step is the same.
+    timed_on = "fashion" if task == "noisy" else task
+    for label, row in table.items():
+        accuracy = [100 * value for value in row["accuracy"]]
+        cells = (
+            label,
+            row["rho"],
+            "{:.2f} ± {:.2f}".format(*accuracy),
+            "{:.3f} ± {:.3f}".format(*row["loss"]),
+            f"{WAYS[label].gradients:g}",
+            f"{row['work']:.2f}",
+            measured.get((timed_on, label), ""),
+            f"{row['gradient_norm'][0]:.3f}",
+            "{:.1f} ± {:.1f}".format(*row["eigenvalue"]),
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def draw(tables, path):
+    """Accuracy against work, a panel for each task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        1, len(tables), figsize=(5.2 * len(tables), 4.6), squeeze=False
+    )
+    for axis, (task, table) in zip(axes[0], tables.items(), strict=True):
+        for label, row in table.items():
+            mean, spread = (100 * value for value in row["accuracy"])
+            axis.errorbar(
+                row["work"],
+                mean,
+                spread,
+                fmt="o",
+                color=_color(label),
+                capsize=2,
+                linewidth=1,
+                markersize=6,
+            )
+            axis.annotate(
+                label,
+                (row["work"], mean),
+                textcoords="offset points",
+                xytext=(6, 4),
+                fontsize=7,
+                color="#333333",
+            )
+        axis.set_title(TITLES[task], fontsize=10)
+        axis.set_xlabel("work of training (base optimizer: 1)")
+        axis.set_xlim(0.9, 2.45)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("test accuracy, %")
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+def _color(label):
+    if label.startswith(BASE):
+        return "#555555"
+    if label.startswith("layer-wise"):
+        return "#c0392b"
+    return "#2471a3" if WAYS[label].method is methods.SAM else "#7fb3d5"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=pathlib.Path, help="of the study")
+    parser.add_argument("--plot", type=pathlib.Path, help="a PNG to write")
+    args = parser.parse_args()
+    results = training.Results(args.folder / "results.csv")
+    measured = times(args.folder / "times" / "results.csv")
+    tables = {task: summaries(results, task) for task in TITLES}
+    tables = {task: table for task, table in tables.items() if table}
+    for task, table in tables.items():
+        print(f"\n{TITLES[task]}\n")
+        print("\n".join(markdown(task, table, measured)))
+    if args.plot:
+        draw(tables, args.plot)
+
+
+if __name__ == "__main__":
+    main()

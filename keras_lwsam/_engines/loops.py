@@ -192,13 +192,20 @@ def _is_self_contained(call):
         for tensor in tree.flatten([call.arguments, values])
         if _is_in(call.graph, tensor)
     }
-    known.update(result.name for result in results)
-    return bool(call.operations) and all(
-        tensor.op.name in call.operations
-        or tensor.op.type in GIVEN
-        or tensor.name in known
+
+    def is_known(tensor):
+        return tensor.op.name in call.operations or tensor.name in known
+
+    operands = [
+        tensor
         for name in call.operations
         for tensor in call.graph.get_operation_by_name(name).inputs
+    ]
+    return (
+        bool(operands)
+        and all(is_known(t) or t.op.type in GIVEN for t in operands)
+        # They may come of an earlier pass, of an inner layer.
+        and all(map(is_known, results))
     )
 
 

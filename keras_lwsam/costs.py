@@ -15,8 +15,9 @@ A measurement can correct what the operations say (`timed=True`): steps wait for
 memory and for the launch of each operation, too.
 
 Loops and conditions, and what follows from them, are computed again in any
-case: TensorFlow's graph mode does not merge two of them. A recurrent layer that
-is not unrolled is a loop.
+case: TensorFlow's graph mode does not merge two of them. Those in Keras's
+recurrent layers are not: a second pass takes over what such a layer has made,
+unless something that it depends on is perturbed.
 """
 
 import collections

@@ -122,7 +122,8 @@ class Study:
             return ""
         rate = self.learning_rate()
         rows = [
-            self.run("tune", label, way, rho, rate, seed=0) for rho in way.radii
+            self.run("tune", label, way, rho, rate, seed=0)
+            for rho in (self.task.radii * radius for radius in way.radii)
         ]
         return float(_best(rows)["rho"])
 

@@ -150,8 +150,9 @@ def measure(setting, rounds):
         predicted[way] = predict(model, x)
         steps[way] = step_cost.stepper(model, x, y)
         first[way], _ = seconds_of(steps[way])
-        for _ in range(2):
-            steps[way]()
+    # Seeding the next model made TensorFlow forget the kernels of these.
+    for step in [*steps.values()] * 2:
+        step()
     seconds = collections.defaultdict(list)
     for _ in range(rounds):
         for way, step in steps.items():

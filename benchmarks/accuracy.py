@@ -10,10 +10,8 @@ already are not repeated. Two of these may run side by side on different tasks,
 in different folders.
 """
 
-import argparse
 import dataclasses
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -137,26 +135,10 @@ def _best(rows):
     return max(rows, key=lambda row: float(row["accuracy"]))
 
 
-def parse():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data",
-        required=True,
-        help="folder of fashion_mnist.npz and banking77_{train,test}.csv",
-    )
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument(
-        "--tasks",
-        nargs="+",
-        choices=("fashion", "noisy", "banking77"),
-        default=("fashion", "noisy", "banking77"),
-    )
-    return parser.parse_args()
-
-
 def main():
-    args = parse()
+    args = training.parser(
+        __doc__, "tasks", ("fashion", "noisy", "banking77"), seeds=5
+    ).parse_args()
     training.single_threaded()
     results = training.Results(args.out / "results.csv")
     settings = {

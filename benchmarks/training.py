@@ -1,8 +1,10 @@
 """One run of a study, and the file that it ends up in."""
 
+import argparse
 import csv
 import itertools
 import os
+import pathlib
 import time
 
 import keras
@@ -34,6 +36,29 @@ COLUMNS = (
     "seconds",
 )
 KEY = COLUMNS[:6]
+
+
+def parser(description, subject, choices, seeds):
+    """The command line of a study.
+
+    Args:
+        description: Text for `--help`.
+        subject: What is studied, the name of an option.
+        choices: What may be studied; the default is all of it.
+        seeds: Default of `--seeds`.
+    """
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument(
+        "--data",
+        required=True,
+        help="folder of fashion_mnist.npz and banking77_{train,test}.csv",
+    )
+    result.add_argument("--out", type=pathlib.Path, required=True)
+    result.add_argument("--seeds", type=int, default=seeds)
+    result.add_argument(
+        f"--{subject}", nargs="+", choices=choices, default=choices
+    )
+    return result
 
 
 class Results:

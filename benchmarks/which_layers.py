@@ -9,10 +9,8 @@ data, and of single batches, the largest eigenvalue of the Hessian, and the test
 accuracy. Runs that are in results.csv already are not repeated.
 """
 
-import argparse
 import functools
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -51,18 +49,7 @@ def _wrapped(method, layers, network, rho):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data",
-        required=True,
-        help="folder of fashion_mnist.npz and banking77_{train,test}.csv",
-    )
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--networks", nargs="+", choices=NETWORKS, default=NETWORKS
-    )
-    args = parser.parse_args()
+    args = training.parser(__doc__, "networks", NETWORKS, seeds=3).parse_args()
     training.single_threaded()
     results = training.Results(args.out / "results.csv", COLUMNS)
     environment.write(

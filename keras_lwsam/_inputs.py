@@ -24,9 +24,9 @@ def own(network):
         config = network.get_build_config() or {}
     if "input_shape" not in config:
         raise ValueError(
-            f"The network {network.name!r} does not know its inputs. Give "
-            "`inputs`: a batch, or keras.KerasTensors in its structure. "
-            "Received: inputs=None"
+            f"The network {network.name!r} does not know its inputs. Build it "
+            "by a call on a batch, or give `inputs`: a batch, or "
+            "keras.KerasTensors in its structure. Received: inputs=None"
         )
     return _tensors(config["input_shape"], network.input_dtype)
 

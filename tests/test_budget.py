@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_lwsam import LWSAMModel, costs, methods, selection
+from keras_lwsam import LWSAMModel, _workers, costs, methods, selection
 from tests.command_line import run
 from tests.refusals import assert_checks
 from tests.support import (
@@ -18,6 +18,7 @@ from tests.support import (
     dense_network,
     image_data,
     momentum_sgd,
+    replicas,
     weights_of,
 )
 from tests.test_selection import NUM_LAYERS, layers_of
@@ -206,6 +207,25 @@ def test_frozen_layers_change_the_prices():
     model.fit(x, y, verbose=0)
     assert set(model.selected_layers) <= {layer.path for layer in after.layers}
     assert model.cost().overhead <= 0.6
+
+
+def test_replicas_keep_the_budget_together():
+    with replicas(2).scope():
+        model = LWSAMModel(convolutional_network(), layers="60%")
+        model.compile(momentum_sgd(), cross_entropy(), run_eagerly=True)
+    alone = LWSAMModel(convolutional_network(), layers="60%")
+    assert model.selected_layers == alone.selected_layers
+    x, y = image_data(16)
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    assert 0 < model.cost().overhead <= 0.6
+
+
+def test_times_of_several_workers_are_refused(monkeypatch):
+    monkeypatch.setattr(_workers, "spans_workers", lambda network: True)
+    model = LWSAMModel(dense_network())
+    with pytest.raises(ValueError, match=r"worker.*Received: timed=True"):
+        model.cost(timed=True)
+    assert model.cost().layers
 
 
 def test_saved_and_loaded(tmp_path):

@@ -39,8 +39,8 @@ class Adaptation:
     def _select(self, paths):
         """The layers of these paths, if all can be perturbed now."""
         kept = tuple(i for i, p in enumerate(self.layer_paths) if p in paths)
-        is_adaptive = self.selection.refresh is not None
-        if is_adaptive and len(kept) == len(paths):
+        # Before norms decide, what is frozen now may decide otherwise.
+        if self.refreshes and len(kept) == len(paths):
             self.selected = kept
         else:
             self.selected = self._first_choice()
@@ -87,17 +87,17 @@ class Adaptation:
             squared_norms: Array with an entry a weight, or `None` if no step
                 has been measured since the last time.
         """
-        self.refreshes += 1
-        self.steps = 0
+        refreshes = self.refreshes + 1
         self.selected = self.selection.resolve(
             self.layers,
             Observations(
                 squared_norms,
                 tuple(self.selected_paths),
-                self.refreshes,
+                refreshes,
                 self.price,
             ),
         )
+        self.refreshes, self.steps = refreshes, 0
 
     def to_array(self) -> np.ndarray:
         """Everything that resuming needs, as integers.

@@ -1,6 +1,30 @@
 """What the steps of a wrapped network cost, counted when it is first asked."""
 
-from keras_lwsam import _arguments, _workers, costs
+from keras_lwsam import _arguments, _workers, costs, methods
+
+# Those whose every step is two gradients of the whole batch, and no more.
+_TWO_GRADIENTS = {
+    methods.ASAM,
+    methods.FriendlySAM,
+    methods.GNP,
+    methods.GSAM,
+    methods.SAM,
+    methods.StableSAM,
+    methods.VaSSO,
+    methods.WSAM,
+}
+
+
+def not_counted(wrapper) -> dict[str, str]:
+    """What else an `LWSAMModel` does than steps of two gradients."""
+    others = {
+        "method": type(wrapper.method) not in _TWO_GRADIENTS,
+        "schedule": wrapper.schedule is not None,
+        "num_batch_splits": wrapper.num_batch_splits is not None,
+    }
+    return {
+        n: repr(getattr(wrapper, n)) for n, other in others.items() if other
+    }
 
 
 class Prices:
@@ -36,13 +60,11 @@ class Prices:
 
         Nothing is timed before the model is compiled, as it would be again.
         """
+        if timed:
+            self._refuse_workers()
         # While it is being made, it does not even have the attribute.
         is_compiled = getattr(self._trainer, "compiled", False)
-        found = self._costs(timed and is_compiled)
-        measured = None
-        if self._of_all:
-            measured = [i for own in found.weights.values() for i in own]
-        return found.price(perturbed, measured)
+        return self._costs(timed and is_compiled).price(perturbed)
 
     def _costs(self, timed):
         key = self._key(timed)
@@ -57,15 +79,20 @@ class Prices:
         return trained, timed and id(optimizer)
 
     def _count(self, timed, **how):
-        if timed and _workers.spans_workers(self._network):
+        if timed:
+            self._refuse_workers()
+        found = costs.of_network(
+            self._network, **how, timed_as=self._trainer if timed else None
+        )
+        return found.adapted(of_all=True) if self._of_all else found
+
+    def _refuse_workers(self):
+        if _workers.spans_workers(self._network):
             raise ValueError(
                 "Times differ from worker to worker, which would then perturb "
                 "other layers. Leave `timed` out: operations are the same on "
                 "all. Received: timed=True"
             )
-        return costs.of_network(
-            self._network, **how, timed_as=self._trainer if timed else None
-        )
 
 
 class HasPrices:
@@ -98,9 +125,9 @@ class HasPrices:
                 length of a sequence. Defaults to `128`.
             timed: Whether some steps are compiled and timed, in turn with
                 plain ones, to correct what the operations say. That takes as
-                long as compiling five steps; no variable changes. In a
-                compiled model the optimizer's update is timed too. Defaults
-                to `False`.
+                long as compiling five steps; no variable changes. They run on
+                one device, and never eagerly. In a compiled model the
+                optimizer's update is timed too. Defaults to `False`.
 
         Returns:
             The `costs.ModelCosts`: for each layer its share of the work of a
@@ -110,7 +137,8 @@ class HasPrices:
         Raises:
             TypeError: If an argument has the wrong type.
             ValueError: If the network does not know its inputs, or cannot be
-                called on inputs of this size.
+                called on inputs of this size; or if it is timed on several
+                workers, whose times differ.
 
         Example:
 
@@ -135,9 +163,10 @@ class HasPrices:
         overhead = 0.0
         if not self._training.is_plain:
             selected = self._adaptation.weight_indices()
-            overhead = self._prices.of_weights(selected, timed) - 1.0
+            overhead = found.price(selected) - 1.0
         return costs.ModelCosts(
             **vars(found),
             selected=tuple(self.selected_layers),
             overhead=overhead,
+            not_counted=not_counted(self),
         )

@@ -119,7 +119,7 @@ def _step(network, optimizer, weights, owners, perturbed, trained):
         if perturbed:
             counted = engine.gradients(batch, at, perturbed, loss=_size)
             at = add(at, along_gradient(counted.gradients, 1e-3))
-        last = engine.gradients(batch, at, trained, loss=_size)
+        last = engine.gradients(batch, at, trained, loss=_size, dense=True)
         assigned = [value for _, value in (counted or last).assignments]
         updated = last.gradients
         if optimizer:

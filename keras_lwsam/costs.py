@@ -81,12 +81,15 @@ class Costs:
         timed: Pairs of an overhead by the work and the overhead that was
             measured there, ascending; empty if none was measured. Between
             them, predictions follow straight lines.
+        of_all: Whether the first gradient is that of all layers, whichever are
+            perturbed, as with `perturbation_norm="all"`.
     """
 
     layers: tuple[LayerCost, ...]
     work: Work
     weights: Mapping[str, tuple[int, ...]]
     timed: tuple[tuple[float, float], ...] = ()
+    of_all: bool = False
 
     def predict(self, paths: Iterable[str]) -> float:
         """Cost of a step of two gradients, relative to the base optimizer's.
@@ -106,15 +109,25 @@ class Costs:
             )
         return self.price(i for path in paths for i in self.weights[path])
 
-    def price(
-        self, perturbed: Iterable[int], measured: Iterable[int] | None = None
-    ) -> float:
-        """The same, by positions of weights: see `Work.cost`."""
+    def price(self, perturbed: Iterable[int]) -> float:
+        """The same, by positions of weights in `work`."""
+        measured = None
+        if self.of_all:
+            measured = [i for own in self.weights.values() for i in own]
         overhead = self.work.cost(perturbed, measured) - 1.0
         if self.timed:
             points = [(0.0, 0.0), *self.timed]
             overhead = float(np.interp(overhead, *zip(*points, strict=True)))
         return 1.0 + overhead
+
+    def adapted(self, **changes) -> "Costs":
+        """The same costs with other attributes, in the table too."""
+        costs = dataclasses.replace(self, **changes)
+        layers = (
+            layer._replace(alone=costs.predict([layer.path]))
+            for layer in costs.layers
+        )
+        return dataclasses.replace(costs, layers=tuple(layers))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +138,15 @@ class ModelCosts(Costs):
 
     Attributes:
         selected: Paths of the layers that are perturbed now.
-        overhead: How much slower a step is predicted to be than one of the
-            base optimizer: `0.15` means 1.15 times as slow.
+        overhead: How much slower a step of two gradients is predicted to be
+            than one of the base optimizer: `0.15` means 1.15 times as slow.
+        not_counted: Dict of what else the steps do, and this does not tell:
+            arguments of `LWSAMModel` by name.
     """
 
     selected: tuple[str, ...] = ()
     overhead: float = 0.0
+    not_counted: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         rows = [("layer", "type", "weights", "work", "cost alone")]
@@ -146,10 +162,19 @@ class ModelCosts(Costs):
                 )
             )
         number = f"{len(self.selected)} of {len(self.layers)} layers"
-        return (
-            f"{table(rows, left=2)}\n\n* perturbed now ({number}): a step is "
-            f"predicted to be {percent(self.overhead)} slower"
-        )
+        lines = [
+            table(rows, left=2),
+            "",
+            f"* perturbed now ({number}): a step is predicted to be "
+            f"{percent(self.overhead)} slower",
+        ]
+        if self.not_counted:
+            others = (f"{n}={value}" for n, value in self.not_counted.items())
+            lines.append(
+                "That is a step of two gradients. Not counted, see the "
+                f"method's card: {', '.join(others)}"
+            )
+        return "\n".join(lines)
 
 
 def layer_costs(
@@ -258,14 +283,9 @@ def _corrected(costs, measured):
     # More work does not take less time; where it seems to, it is noise.
     times = np.maximum.accumulate([max(0.0, time) for _, time in points])
     counted = [overhead for overhead, _ in points]
-    corrected = dataclasses.replace(
-        costs, timed=tuple(zip(counted, map(float, times), strict=True))
+    return costs.adapted(
+        timed=tuple(zip(counted, map(float, times), strict=True))
     )
-    layers = (
-        layer._replace(alone=corrected.predict([layer.path]))
-        for layer in costs.layers
-    )
-    return dataclasses.replace(corrected, layers=tuple(layers))
 
 
 def tabulate(operations, layers, trainable) -> Costs:

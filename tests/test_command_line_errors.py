@@ -106,7 +106,7 @@ def test_files_that_cannot_be_read(run, files, command, make, said):
         (["cost", "FILE"], "Say which"),
         (["cost", "FILE", "--layers"], "expected at least one"),
         (["cost", "FILE", "--layers", "1.5"], "in (0, 1]"),
-        (["cost", "FILE", "--layers", "-1"], "not be negative"),
+        (["cost", "FILE", "--layers", "-1"], "non-negative"),
         (["cost", "FILE", "--layers", "4"], "at most 3"),
         (["cost", "FILE", "--layers", "nothing"], "must match"),
         (["cost", "FILE", "--layers", "("], "regular expressions"),

@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 
-from keras_lwsam import _layers, methods, selection
+from keras_lwsam import _layers, selection
 from keras_lwsam._command_line import networks
 from keras_lwsam._command_line.arguments import UsageError, add_network
+from keras_lwsam._pricing import not_counted
 from keras_lwsam._tables import times
 
 TEXT = """\
@@ -19,18 +20,6 @@ A number of layers, or a share of them, means those of the largest gradient
 norm. A saved LWSAMModel knows the norms; of another network the cheapest and
 the dearest choice are told.
 """
-# Those whose every step is two gradients of the whole batch, and no more.
-_TWO_GRADIENTS = {
-    methods.ASAM,
-    methods.FriendlySAM,
-    methods.GNP,
-    methods.GSAM,
-    methods.SAM,
-    methods.StableSAM,
-    methods.VaSSO,
-    methods.WSAM,
-}
-
 EXAMPLES = """\
 examples:
   keras-lwsam cost network.keras --layers all
@@ -135,22 +124,12 @@ def describe(saved, chosen=None) -> dict:
 
 def _of_wrapper(saved):
     """What a wrapper perturbs now, as it is told to."""
-    wrapper, adaptation = saved.wrapper, saved.wrapper._adaptation
+    wrapper = saved.wrapper
     if wrapper.method.is_plain:
         return {"selected": [], "cost": 1.0}
-    measured = None
-    if wrapper.perturbation_norm == "all":
-        measured = adaptation.perturbable_indices()
-    cost = saved.costs.work.cost(adaptation.weight_indices(), measured)
+    cost = saved.costs.price(wrapper._adaptation.weight_indices())
     described = {"selected": wrapper.selected_layers, "cost": cost}
-    others = {
-        "method": type(wrapper.method) not in _TWO_GRADIENTS,
-        "schedule": wrapper.schedule is not None,
-        "num_batch_splits": wrapper.num_batch_splits is not None,
-    }
-    known = {
-        n: repr(getattr(wrapper, n)) for n, other in others.items() if other
-    }
+    known = not_counted(wrapper)
     return {**described, **({"not_counted": known} if known else {})}
 
 

@@ -68,6 +68,8 @@ def load(arguments) -> Saved:
             "The network has no trainable layer, so there is nothing to "
             f"perturb. Received: {str(path)!r}"
         )
+    if wrapper and wrapper.perturbation_norm == "all":
+        costs = costs.adapted(of_all=True)
     return Saved(network, costs, wrapper)
 
 

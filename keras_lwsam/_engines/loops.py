@@ -15,13 +15,17 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-# What `tf.custom_gradient` tells a tape by. In a graph it also registers a
-# gradient for good, and with it the graph of every step compiled.
-from tensorflow.python.eager.record import record_operation
-
 from keras_lwsam import _keras
 from keras_lwsam._engines.gradients import dense
 from keras_lwsam._lending import with_attributes
+
+try:
+    # What `tf.custom_gradient` tells a tape by. In a graph it also registers a
+    # gradient for good, and with it the graph of every step compiled.
+    from tensorflow.python.eager.record import record_operation
+except ImportError:
+    # Not public: without it, loops are computed in each pass.
+    record_operation = None
 
 LAYERS = (keras.layers.RNN, keras.layers.Bidirectional)
 # They are the same in all passes of a step, wherever a layer has them from.
@@ -62,7 +66,7 @@ class Loops:
         self._layers = [
             layer
             for layer in _keras.walk_layers(network)
-            if isinstance(layer, LAYERS)
+            if isinstance(layer, LAYERS) and record_operation
         ]
         self._calls = collections.defaultdict(list)
         self._equality = _Equality()

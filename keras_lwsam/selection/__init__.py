@@ -1,7 +1,6 @@
 """Selections: which layers are perturbed."""
 
 import numbers
-import re
 from decimal import Decimal
 
 from keras_lwsam.selection.base import Observations, Selection, check_number
@@ -98,12 +97,11 @@ def get(layers) -> Selection:
 def _by_name(text):
     if text == "all":
         return All()
-    budget = re.fullmatch(r"([\d.]+) ?%", text)
-    if not budget:
+    if not text.endswith("%"):
         return preset(text) or ByPath(text)
     try:
         # Of decimal digits: 15 % are 0.15, not 0.15 and a little more.
-        return WithinBudget(float(Decimal(budget[1]) / 100))
+        return WithinBudget(float(Decimal(text[:-1].strip()) / 100))
     except (ArithmeticError, ValueError) as error:
         raise ValueError(
             "`layers='15%'` says how much slower a step may get, in per cent "

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from keras_lwsam import _arguments
 from keras_lwsam.selection.base import (
     Selection,
@@ -30,9 +32,11 @@ class WithinBudget(Selection):
     So a layer near the input, whose perturbation costs a second pass through
     all that follows, is passed over where the budget does not reach so far. The
     work is counted on the network itself, as `LWSAMModel.cost` shows it; before
-    the first norms are known, layers are taken from the output side. Methods
-    that evaluate more or fewer gradients, schedules and splits of the batch
-    have other prices, which are not counted.
+    the first norms are known, layers are taken from the output side. It is that
+    of a batch of 32 samples, open dimensions such as the length of a text being
+    128; after `model.cost(batch)`, that of this batch. Methods that evaluate
+    more or fewer gradients, schedules and splits of the batch have other
+    prices, which are not counted.
 
     Args:
         overhead: How much slower a step may get, a float > 0: `0.15` allows
@@ -43,8 +47,9 @@ class WithinBudget(Selection):
             (never). Defaults to `"epoch"`.
         normalize: As for `LargestGradientNorm`.
         timed: Whether a short measurement of steps on this machine corrects
-            what the operations say; see `LWSAMModel.cost`. Two runs may then
-            choose other layers. Defaults to `False`.
+            what the operations say, once the model is compiled; see
+            `LWSAMModel.cost`. Two runs may then choose other layers. Defaults
+            to `False`.
 
     >>> from keras_lwsam import selection
     >>> selection.get("15%")
@@ -94,17 +99,20 @@ class WithinBudget(Selection):
             if price - 1.0 <= self.overhead + _ROUNDING:
                 chosen.append(i)
                 weights = joined
-        if not chosen:
-            raise ValueError(self._too_small(layers, observations))
-        return tuple(sorted(chosen))
+        return tuple(sorted(chosen)) or self._cheapest(layers, observations)
 
-    def _too_small(self, layers, observations):
-        least, path = min(
-            (observations.price(layer.indices, timed=self.timed), layer.path)
+    def _cheapest(self, layers, observations):
+        """Where nothing fits; training that has begun goes on with it."""
+        prices = [
+            observations.price(layer.indices, timed=self.timed)
             for layer in layers
-        )
-        return (
+        ]
+        cheapest = int(np.argmin(prices))
+        if observations.refreshes:
+            return (cheapest,)
+        raise ValueError(
             "`overhead` is too small to perturb any layer. The cheapest is "
-            f"{path!r}, whose overhead is {least - 1.0:.3g}; allow at least "
-            f"that. Received: overhead={self.overhead!r}"
+            f"{layers[cheapest].path!r}, whose overhead is "
+            f"{prices[cheapest] - 1.0:.3g}; allow at least that. "
+            f"Received: overhead={self.overhead!r}"
         )

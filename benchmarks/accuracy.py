@@ -2,16 +2,19 @@
 
 Three tasks: part of Fashion-MNIST with a BatchNorm ResNet, the same with a
 fifth of the labels wrong, and Banking77 with a small transformer. The learning
-rate is tuned for the base optimizer and kept for all; the radius is tuned for
-each way, over as many values. Tuning goes by accuracy on a validation split,
-one seed, runs of full length; then each way is trained with several seeds and
+rate is tuned for the base optimizer, over three values, and kept for all; the
+radius is tuned for each way over three values, and a fourth beyond the first or
+the last if that is the best. Tuning goes by accuracy on a validation split, one
+seed, runs of full length; then each way is trained with several seeds and
 tested. Every run is written to results.csv as it ends; those that are there
-already are not repeated. Two of these may run side by side on different tasks,
-in different folders.
+already are not repeated. Several of these may run side by side on different
+tasks.
 """
 
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,26 +27,27 @@ class Way:
     """A way of training.
 
     Args:
-        method: A `methods.Method` class, or `None`: the base optimizer.
+        method: Function of a radius to a `methods.Method`, or `None`: the base
+            optimizer.
         layers: What is perturbed, as `LWSAMModel` takes it.
         radii: Those that are tried.
         longer: How many times as many epochs as the others.
         gradients: Gradients that a step evaluates, on average.
     """
 
-    method: type | None = methods.SAM
+    method: Callable | None = methods.SAM
     layers: object = "all"
     radii: tuple = (0.05, 0.1, 0.2)
     longer: int = 1
     gradients: float = 2
 
-    def __call__(self, network, rho):
-        return LWSAMModel(network, self.method(rho=rho), layers=self.layers)
-
     @property
     def wrap(self):
         """Function of a network and a radius to a model, or `None`."""
-        return None if self.method is None else self
+        return None if self.method is None else self._wrapped
+
+    def _wrapped(self, network, rho):
+        return LWSAMModel(network, self.method(rho=rho), layers=self.layers)
 
 
 BASE = "base optimizer"
@@ -61,6 +65,9 @@ WAYS = {
     "Fisher Sparse SAM": Way(methods.FisherSparseSAM),
     "SAMPa": Way(methods.SAMPa),
     "LookSAM": Way(methods.LookSAM, gradients=1.2),
+    "LookSAM, alpha 0.2": Way(
+        functools.partial(methods.LookSAM, alpha=0.2), gradients=1.2
+    ),
     "MomentumSAM": Way(methods.MomentumSAM, radii=(0.1, 0.3, 1.0), gradients=1),
 }
 
@@ -82,12 +89,12 @@ class Study:
 
     def run(self, phase, label, way, rho, learning_rate, seed):
         """The row of a run, trained unless it is there."""
-        values = (self.name, phase, label, rho, learning_rate, seed)
+        epochs = way.longer * self.task.epochs
+        values = (self.name, phase, label, rho, learning_rate, seed, epochs)
         key = dict(zip(training.KEY, values, strict=True))
         found = self.results.find(**key)
         if found:
             return found[0]
-        epochs = way.longer * self.task.epochs
         split, measures = "test", [training.flatness]
         if phase == "tune":
             split, measures = "validation", []
@@ -102,28 +109,34 @@ class Study:
             split,
             measures,
         )
-        self.results.add({**key, "epochs": epochs, **row})
+        self.results.add({**key, **row})
         print({**key, **row}, flush=True)
         return self.results.find(**key)[0]
 
     def learning_rate(self):
         """The best one for the base optimizer, on the validation split."""
-        rows = [
+        for rate in self.task.learning_rates:
             self.run("tune", BASE, WAYS[BASE], "", rate, seed=0)
-            for rate in self.task.learning_rates
-        ]
-        return float(_best(rows)["learning_rate"])
+        return tuned(self.results, self.name, BASE)[1]
 
     def radius(self, label, way):
-        """The best one for a way; the smaller one of equals."""
+        """The best one for a way."""
         if way.wrap is None:
             return ""
         rate = self.learning_rate()
-        rows = [
-            self.run("tune", label, way, rho, rate, seed=0)
-            for rho in (self.task.radii * radius for radius in way.radii)
-        ]
-        return float(_best(rows)["rho"])
+
+        def accuracy(rho):
+            row = self.run("tune", label, way, rho, rate, seed=0)
+            return float(row["accuracy"])
+
+        radii = [self.task.radius_factor * radius for radius in way.radii]
+        accuracies = [accuracy(rho) for rho in radii]
+        best = accuracies.index(max(accuracies))
+        if best == 0:
+            accuracy(_rounded(radii[0] ** 2 / radii[1]))
+        if best == len(radii) - 1:
+            accuracy(_rounded(radii[-1] ** 2 / radii[-2]))
+        return tuned(self.results, self.name, label)[0]
 
     def test(self, label, way, seeds):
         """Trains with some seeds, and tests."""
@@ -131,8 +144,28 @@ class Study:
         return [self.run("test", label, way, rho, rate, s) for s in seeds]
 
 
+def tuned(results, task, label):
+    """Radius and learning rate by which a way is tested; of equals the first.
+
+    Args:
+        results: A `training.Results`.
+        task: Name of the task.
+        label: Name of the way.
+    """
+    rates = results.find(task=task, phase="tune", way=BASE)
+    rate = float(_best(rates)["learning_rate"])
+    if WAYS[label].method is None:
+        return "", rate
+    rows = results.find(task=task, phase="tune", way=label, learning_rate=rate)
+    return float(_best(rows)["rho"]), rate
+
+
 def _best(rows):
     return max(rows, key=lambda row: float(row["accuracy"]))
+
+
+def _rounded(radius):
+    return float(f"{radius:.4g}")
 
 
 def main():
@@ -143,8 +176,10 @@ def main():
     results = training.Results(args.out / "results.csv")
     settings = {
         "seeds": args.seeds,
-        "tasks": {name: repr(tasks.TASKS[name]) for name in args.tasks},
-        "ways": {label: repr(way) for label, way in WAYS.items()},
+        "learning_rates": {
+            name: tasks.TASKS[name].learning_rates for name in args.tasks
+        },
+        "radii": {label: way.radii for label, way in WAYS.items()},
     }
     environment.write(args.out / "environment.json", settings)
     studies = [Study(name, args.data, results) for name in args.tasks]

@@ -14,7 +14,7 @@ import statistics
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks import tasks, training
-from benchmarks.accuracy import BASE, WAYS
+from benchmarks.accuracy import BASE, WAYS, tuned
 from keras_lwsam import costs, methods
 
 TITLES = {
@@ -34,16 +34,14 @@ def work(row):
     way = WAYS[row["way"]]
     if way.method is None or way.gradients == 1:
         return float(way.longer)
-    total, found = 0.0, _costs(row["task"])
+    found = _costs(row["task"])
     paths = [layer.path for layer in found.layers]
-    epochs = 0
-    for part in row["selections"].split(";"):
-        count, _, positions = part.partition("*")
-        chosen = [paths[int(i)] for i in positions.split()]
-        total += int(count) * found.predict(chosen)
-        epochs += int(count)
+    total = sum(
+        epochs * found.predict([paths[i] for i in positions])
+        for epochs, positions in training.selections_of(row)
+    )
     # Steps between those of two gradients cost one.
-    return 1.0 + (total / epochs - 1.0) * (way.gradients - 1.0)
+    return 1.0 + (total / int(row["epochs"]) - 1.0) * (way.gradients - 1.0)
 
 
 def summary(rows):
@@ -59,11 +57,17 @@ def summary(rows):
 
 def summaries(results, task):
     """Dict from the names of ways to their summaries."""
-    rows = {
-        label: results.find(task=task, phase="test", way=label)
-        for label in WAYS
-    }
-    return {label: summary(own) for label, own in rows.items() if own}
+    found = {}
+    for label in WAYS:
+        if not results.find(task=task, phase="test", way=label):
+            continue
+        rho, rate = tuned(results, task, label)
+        rows = results.find(
+            task=task, phase="test", way=label, rho=rho, learning_rate=rate
+        )
+        if rows:
+            found[label] = summary(rows)
+    return found
 
 
 def times(path):

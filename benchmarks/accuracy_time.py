@@ -7,6 +7,7 @@ ways perturb the layers that they perturbed in most epochs of the study.
 
 import argparse
 import collections
+import dataclasses
 import os
 import pathlib
 import statistics
@@ -28,12 +29,11 @@ BLOCK = 10
 
 def usual_layers(rows):
     """Positions of the layers perturbed in most epochs of some runs."""
-    epochs = collections.Counter()
+    total = collections.Counter()
     for row in rows:
-        for part in filter(None, row["selections"].split(";")):
-            count, _, positions = part.partition("*")
-            epochs[tuple(map(int, positions.split()))] += int(count)
-    return epochs.most_common(1)[0][0]
+        for epochs, positions in training.selections_of(row):
+            total[positions] += epochs
+    return total.most_common(1)[0][0]
 
 
 def models(task, rows):
@@ -42,14 +42,14 @@ def models(task, rows):
     for label, way in WAYS.items():
         if way.longer > 1:
             continue
-        wrap = way.wrap
-        if wrap is not None:
-            own = [row for row in rows if row["way"] == label]
+        own = [row for row in rows if row["way"] == label]
+        if not own:
+            continue
+        if way.wrap:
             layers = AtPositions(usual_layers(own))
-            wrap = type(way)(way.method, layers, way.radii)
-        rho = None if wrap is None else way.radii[0]
+            way = dataclasses.replace(way, layers=layers)
         made[label] = training.compiled(
-            task, wrap, rho, task.learning_rates[0], 0, 10_000
+            task, way.wrap, way.radii[0], task.learning_rates[0], 0, 10_000
         )
     return made
 

@@ -47,9 +47,10 @@ class AtPositions(selection.Selection):
         return self._positions
 
 
-def choices(network):
+def choices(network, x):
     """Dict from a kind of layers and a budget to the layers' positions."""
     known = LWSAMModel(network, layers="all")
+    cheapest = min(layer.alone - 1 for layer in known.cost(x).layers)
     layers = known._adaptation.layers
     sizes = 1 + max(i for layer in layers for i in layer.indices)
     drawn = np.random.default_rng(0).lognormal(0.0, 2.0, sizes)
@@ -57,11 +58,9 @@ def choices(network):
     for kind, norms in (("output side", None), ("drawn norms", drawn)):
         seen = selection.Observations(norms, price=known._prices.of_weights)
         for budget in BUDGETS:
-            try:
-                chosen = selection.WithinBudget(budget).resolve(layers, seen)
-            except ValueError:
-                # Not even the cheapest layer is so cheap.
+            if budget < cheapest:
                 continue
+            chosen = selection.WithinBudget(budget).resolve(layers, seen)
             if chosen not in found.values():
                 found[kind, budget] = chosen
     return found
@@ -86,7 +85,7 @@ def rows(name, rounds):
     build = networks.BUILDERS[name]
     network = build()
     x, y = networks.batch(network, networks.BATCH_SIZES[name])
-    found = choices(network)
+    found = choices(network, x)
     models = {key: compiled(build, chosen) for key, chosen in found.items()}
     plain = stepper(compiled(build, ()), x, y)
     steps = {key: stepper(model, x, y) for key, model in models.items()}

@@ -19,6 +19,9 @@ KINDS = {
     "loop": r"LoopCond",
 }
 
+# Those that take most of the time.
+PRODUCTS = ("convolution", "convolution_backward", "product")
+
 
 def executed(model, x, y):
     """Counter of operation kinds in one step of `train_on_batch`.

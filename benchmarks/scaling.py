@@ -200,7 +200,7 @@ def count(setting, x, y):
     counts = {}
     for way in setting.ways:
         found = operations.executed(setting.model(way), x, y)
-        counts[way] = sum(n for kind, n in found.items() if kind != "random")
+        counts[way] = sum(found[kind] for kind in operations.PRODUCTS)
     return {way: n / counts["plain"] for way, n in counts.items()}
 
 

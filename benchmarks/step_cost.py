@@ -119,8 +119,8 @@ def count(name, way, x, y):
         return None
     counts = operations.executed(build(name, way), x, y)
     keras.utils.clear_session()
-    draws = counts.pop("random", 0)
-    return sum(counts.values()), draws
+    products = sum(counts[kind] for kind in operations.PRODUCTS)
+    return products, counts["random"]
 
 
 def measure(name, batch_size, rounds):

@@ -41,7 +41,7 @@ class Task:
         learning_rates: Those that are tried for the base optimizer.
         epochs: Number of epochs.
         batch_size: Samples in a batch.
-        radii: Factor of the radii that are tried.
+        radius_factor: Factor of the radii that are tried.
     """
 
     load: Callable
@@ -51,7 +51,7 @@ class Task:
     learning_rates: tuple[float, ...]
     epochs: int
     batch_size: int = 64
-    radii: float = 1.0
+    radius_factor: float = 1.0
 
 
 def momentum_sgd(learning_rate, steps):
@@ -230,7 +230,7 @@ _on_fashion = functools.partial(
 TASKS = {
     "fashion": _on_fashion(fashion, residual_network),
     # Wrong labels call for larger radii.
-    "noisy": _on_fashion(noisy_fashion, residual_network, radii=2.0),
+    "noisy": _on_fashion(noisy_fashion, residual_network, radius_factor=2.0),
     "banking77": Task(
         banking77, text_transformer, 77, adamw, (1e-3, 3e-3, 6e-3), 12
     ),

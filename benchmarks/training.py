@@ -3,7 +3,6 @@
 import argparse
 import csv
 import itertools
-import os
 import pathlib
 import time
 
@@ -35,7 +34,7 @@ COLUMNS = (
     "selections",
     "seconds",
 )
-KEY = COLUMNS[:6]
+KEY = COLUMNS[:7]
 
 
 def parser(description, subject, choices, seeds):
@@ -76,7 +75,13 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             with open(path, newline="") as file:
-                self.rows = list(csv.DictReader(file))
+                reader = csv.DictReader(file)
+                self.rows = list(reader)
+            if tuple(reader.fieldnames or ()) != tuple(columns):
+                raise ValueError(
+                    f"{path} is of another study: expected the columns "
+                    f"{columns}. Received: {reader.fieldnames}"
+                )
         else:
             self._write(dict(zip(columns, columns, strict=True)))
 
@@ -92,7 +97,7 @@ class Results:
         self._write(row)
 
     def _write(self, row):
-        # Another process may append rows of its own.
+        # Appended, as another process may have written rows of other tasks.
         with open(self._path, "a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
@@ -114,6 +119,16 @@ class _Selections(keras.callbacks.Callback):
             f"{len([*epochs])}*{' '.join(map(str, layers))}"
             for layers, epochs in itertools.groupby(self.epochs)
         )
+
+
+def selections_of(row):
+    """Pairs of a number of epochs, and the positions perturbed in them."""
+    parts = [part.partition("*") for part in row["selections"].split(";")]
+    return [
+        (int(count), tuple(map(int, positions.split())))
+        for count, _, positions in parts
+        if count
+    ]
 
 
 def compiled(task, way, rho, learning_rate, seed, steps):
@@ -223,7 +238,9 @@ def batch_gradients(model, x, y, batch_size=64):
     def norm(x, y):
         with tf.GradientTape() as tape:
             value = loss(y, network(x, training=True))
-        return tf.linalg.global_norm(tape.gradient(value, variables))
+        gradients = tape.gradient(value, variables)
+        # The slices of an embedding may name a row more than once.
+        return tf.linalg.global_norm(map(tf.convert_to_tensor, gradients))
 
     whole = len(x) - len(x) % batch_size
     norms = [
@@ -240,6 +257,5 @@ def single_threaded():
     """
     import tensorflow as tf
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

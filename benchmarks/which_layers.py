@@ -4,9 +4,11 @@ Four networks: a BatchNorm ResNet, a ViT and a plain ReLU network on part of
 Fashion-MNIST, a small transformer on Banking77. A quarter of their layers is
 perturbed, chosen by the largest or the smallest gradient norm, at random, or
 from one side, with the same radius; beside it the base optimizer, SAM, and the
-author's own settings. After training: the norm of the gradient over training
-data, and of single batches, the largest eigenvalue of the Hessian, and the test
-accuracy. Runs that are in results.csv already are not repeated.
+author's own settings. The learning rate is the middle one of those that
+`accuracy.py` tries. After training: the norm of the gradient over 1,000
+training samples, the mean of that of their batches, the largest eigenvalue of
+the Hessian over 500, and the test accuracy. Runs that are in results.csv
+already are not repeated.
 """
 
 import functools
@@ -24,20 +26,22 @@ RADIUS = 0.1
 NETWORKS = ("fashion", "plain", "banking77", "vit")
 
 
-def ways(seed):
+def ways(task, seed):
     """Dict from names to functions of a network and a radius to a model."""
+    layers = LWSAMModel(task.build(task.classes)).layer_paths
+    count = round(SHARE * len(layers))
     chosen = {
         "SAM": "all",
-        "largest norm": selection.LargestGradientNorm(SHARE),
-        "smallest norm": selection.SmallestGradientNorm(SHARE),
-        "at random": selection.Random(SHARE, seed=seed),
-        "output side": selection.OutputSide(SHARE),
-        "input side": selection.InputSide(SHARE),
+        "largest norm": selection.LargestGradientNorm(count),
+        "smallest norm": selection.SmallestGradientNorm(count),
+        "at random": selection.Random(count, seed=seed),
+        "output side": selection.OutputSide(count),
+        "input side": selection.InputSide(count),
     }
     result = {"base optimizer": None}
     for name, layers in chosen.items():
         result[name] = functools.partial(_wrapped, methods.SAM, layers)
-    kernels = selection.KernelsOnly(selection.LargestGradientNorm(SHARE))
+    kernels = selection.KernelsOnly(selection.LargestGradientNorm(count))
     result["largest norm, GNP on kernels"] = functools.partial(
         _wrapped, methods.GNP, kernels
     )
@@ -61,8 +65,9 @@ def main():
         for name in args.networks:
             task = tasks.TASKS[name]
             rate = task.learning_rates[1]
-            for label, way in ways(seed).items():
-                values = (name, "test", label, RADIUS, rate, seed)
+            for label, way in ways(task, seed).items():
+                rho = RADIUS if way else ""
+                values = (name, "test", label, rho, rate, seed, task.epochs)
                 key = dict(zip(training.KEY, values, strict=True))
                 if results.find(**key):
                     continue
@@ -70,13 +75,13 @@ def main():
                     task,
                     data[name],
                     way,
-                    RADIUS,
+                    rho,
                     rate,
                     seed,
                     task.epochs,
                     measures=(training.flatness, training.batch_gradients),
                 )
-                results.add({**key, "epochs": task.epochs, **row})
+                results.add({**key, **row})
                 print({**key, **row}, flush=True)
 
 

@@ -14,8 +14,6 @@ from keras_lwsam._engines import operations as traced
 from tests import networks
 from tests.support import cross_entropy
 
-PRODUCTS = ("convolution", "convolution_backward", "product")
-
 
 class Positions(selection.Selection):
     """The layers at some positions, whatever they are called."""
@@ -28,7 +26,7 @@ class Positions(selection.Selection):
 
 
 def number_of_products(counts):
-    return sum(counts[kind] for kind in PRODUCTS)
+    return sum(counts[kind] for kind in operations.PRODUCTS)
 
 
 def executed(network, x, y, chosen=None):

@@ -240,7 +240,9 @@ def batch_gradients(model, x, y, batch_size=64):
             value = loss(y, network(x, training=True))
         gradients = tape.gradient(value, variables)
         # The slices of an embedding may name a row more than once.
-        return tf.linalg.global_norm(map(tf.convert_to_tensor, gradients))
+        return tf.linalg.global_norm(
+            [tf.convert_to_tensor(gradient) for gradient in gradients]
+        )
 
     whole = len(x) - len(x) % batch_size
     norms = [

@@ -92,18 +92,18 @@ def main():
     parser.add_argument("--tasks", nargs="+", default=["fashion", "banking77"])
     args = parser.parse_args()
     rows = training.Results(args.out / "results.csv").find(phase="test")
-    table = []
+    table = training.Results(args.out / "times" / "results.csv", COLUMNS)
+    environment.write(
+        args.out / "times" / "environment.json",
+        {"rounds": args.rounds, "steps": BLOCK, "mode": "graph"},
+    )
     for name in args.tasks:
+        if table.find(task=name):
+            continue
         keras.utils.clear_session()
-        for row in measure(name, args.data, rows, args.rounds):
-            table.append(row)
+        for row in list(measure(name, args.data, rows, args.rounds)):
+            table.add(row)
             print(*(f"{key}={value}" for key, value in row.items()), flush=True)
-        environment.record(
-            args.out / "times",
-            COLUMNS,
-            table,
-            {"rounds": args.rounds, "steps": BLOCK, "mode": "graph"},
-        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ count: plain Keras traces and compiles a step, too.
 
 Neither depends on the number of images, and the time of a step does not either:
 so a run on few images tells what it is on many, if as many sets of layers are
-chosen. `--images 50000` measures even that. By default an epoch has 2,000,
+chosen. The share is that of this machine: where steps take less time and
+compiling does not, as on a GPU, it is larger. `--images 50000` measures even that. By default an epoch has 2,000,
 whose last batch of 128 is as large as that of 50,000.
 
 Rows are written epoch by epoch. A run that is started again goes on, and counts
@@ -54,6 +55,7 @@ COLUMNS = (
     "first_compiling_seconds",
     "compiling_seconds",
     "median_compiling_seconds",
+    "median_compiling_steps",
     "median_step_seconds",
     "training_seconds",
     "share",
@@ -216,6 +218,9 @@ def summaries(rows):
             "first_compiling_seconds": round(first, 2),
             "compiling_seconds": round(sum(later), 2),
             "median_compiling_seconds": round(statistics.median(new), 2),
+            "median_compiling_steps": round(
+                statistics.median(new) / statistics.median(steps), 1
+            ),
             "median_step_seconds": round(statistics.median(steps), 4),
             "training_seconds": round(whole, 1),
             "share": round(cost / whole, 5),

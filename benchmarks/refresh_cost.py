@@ -10,9 +10,10 @@ count: plain Keras traces and compiles a step, too.
 
 Neither depends on the number of images, and the time of a step does not either:
 so a run on few images tells what it is on many, if as many sets of layers are
-chosen. The share is that of this machine: where steps take less time and
-compiling does not, as on a GPU, it is larger. `--images 50000` measures even that. By default an epoch has 2,000,
-whose last batch of 128 is as large as that of 50,000.
+chosen. `--images 50000` measures even that. By default an epoch has 2,000,
+whose last batch of 128 is as large as that of 50,000. The share is that of this
+machine: where steps take less time and compiling does not, as on a GPU, it is
+larger.
 
 Rows are written epoch by epoch. A run that is started again goes on, and counts
 no set of layers twice.

@@ -17,9 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from benchmarks import environment, tasks, training
+from benchmarks import environment, networks, tasks, training
 from benchmarks.accuracy import BASE, WAYS
-from benchmarks.budget import AtPositions
 from benchmarks.step_cost import stepper
 
 COLUMNS = ("task", "way", "time_ratio", "quartiles", "milliseconds")
@@ -46,7 +45,7 @@ def models(task, rows):
         if not own:
             continue
         if way.wrap:
-            layers = AtPositions(usual_layers(own))
+            layers = networks.Positions(*usual_layers(own))
             way = dataclasses.replace(way, layers=layers)
         made[label] = training.compiled(
             task, way.wrap, way.radii[0], task.learning_rates[0], 0, 10_000

@@ -37,16 +37,6 @@ COLUMNS = (
 )
 
 
-class AtPositions(selection.Selection):
-    """The layers at some positions."""
-
-    def __init__(self, positions):
-        self._positions = positions
-
-    def resolve(self, layers, observations=None):
-        return self._positions
-
-
 def choices(network, x):
     """Dict from a kind of layers and a budget to the layers' positions."""
     known = LWSAMModel(network, layers="all")
@@ -72,7 +62,7 @@ def compiled(build, positions):
     network = build()
     model = network
     if positions:
-        model = LWSAMModel(network, layers=AtPositions(positions))
+        model = LWSAMModel(network, layers=networks.Positions(*positions))
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -10,9 +10,20 @@ import keras
 import numpy as np
 
 from examples.residual_networks import resnet20, wide_resnet
+from keras_lwsam import selection
 
 # Tokens in a sequence, and how many different ones there are.
 LENGTH, VOCABULARY = 32, 1000
+
+
+class Positions(selection.Selection):
+    """The layers at some positions, whatever they are called."""
+
+    def __init__(self, *positions):
+        self.positions = positions
+
+    def resolve(self, layers, observations=None):
+        return tuple(i % len(layers) for i in self.positions)
 
 
 def vgg(classes=10, width=32):

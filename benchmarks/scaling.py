@@ -34,7 +34,7 @@ from benchmarks import (
     step_cost,
     training,
 )
-from keras_lwsam import LWSAMModel, costs, selection
+from keras_lwsam import LWSAMModel, costs
 
 COLUMNS = (
     "study",
@@ -55,15 +55,8 @@ COLUMNS = (
 KEY = COLUMNS[:5]
 LAG = 1.1
 
-# Arguments of `LWSAMModel`; plain Keras has none.
-WAYS = {
-    "plain": None,
-    "rho = 0": {"rho": 0.0},
-    "SAM": {"layers": "all"},
-    "last 50%": {"layers": selection.OutputSide(0.5)},
-    "last 25%": {"layers": selection.OutputSide(0.25)},
-    "last 10%": {"layers": selection.OutputSide(0.1)},
-}
+# The legacy class knows one of the networks only.
+WAYS = step_cost.WAYS[: -len(step_cost.LEGACY)]
 FEW_WAYS = ("plain", "SAM", "last 25%")
 
 
@@ -105,8 +98,8 @@ class Setting:
         """A compiled model."""
         keras.utils.set_random_seed(0)
         model = self.build(**self.arguments)
-        if WAYS[way] is not None:
-            model = LWSAMModel(model, **WAYS[way])
+        if way != "plain":
+            model = LWSAMModel(model, **step_cost.arguments(way))
         model.compile(
             keras.optimizers.SGD(0.01, momentum=0.9),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -119,7 +112,7 @@ def settings():
     """All of them, study by study."""
     for name, build in networks.BUILDERS.items():
         size = networks.BATCH_SIZES[name]
-        ways = tuple(WAYS)
+        ways = WAYS
         yield Setting("networks", name, build, size, {}, ways, counts=True)
     resnet, wide = networks.resnet20, networks.wide_resnet
     for blocks in (1, 2, 3, 5):  # 8, 14, 20 and 32 layers.

@@ -46,27 +46,34 @@ WAYS = (
 LEGACY = WAYS[-2:]
 
 
-def build(name, way):
-    """A compiled model, or `None` where the way does not run."""
-    import keras
+def arguments(way):
+    """Arguments of `LWSAMModel`; plain Keras has none."""
+    from keras_lwsam import selection
 
-    from benchmarks import networks
-    from keras_lwsam import LWSAMModel, selection
-
-    if way in LEGACY:
-        return legacy(way) if name == "resnet20" else None
-    keras.utils.set_random_seed(0)
-    network = networks.BUILDERS[name]()
-    arguments = {
+    return {
+        "plain": None,
         "rho = 0": {"rho": 0.0},
         "SAM": {"layers": "all"},
         "last 50%": {"layers": selection.OutputSide(0.5)},
         "last 25%": {"layers": selection.OutputSide(0.25)},
         "last 10%": {"layers": selection.OutputSide(0.1)},
-    }
+    }[way]
+
+
+def build(name, way):
+    """A compiled model, or `None` where the way does not run."""
+    import keras
+
+    from benchmarks import networks
+    from keras_lwsam import LWSAMModel
+
+    if way in LEGACY:
+        return legacy(way) if name == "resnet20" else None
+    keras.utils.set_random_seed(0)
+    network = networks.BUILDERS[name]()
     model = network
     if way != "plain":
-        model = LWSAMModel(network, **arguments[way])
+        model = LWSAMModel(network, **arguments(way))
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

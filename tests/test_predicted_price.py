@@ -9,20 +9,11 @@ from keras import layers
 
 from benchmarks import networks as benchmarked
 from benchmarks import operations
+from benchmarks.networks import Positions
 from keras_lwsam import LWSAMModel, _layers, costs, selection
 from keras_lwsam._engines import operations as traced
 from tests import networks
 from tests.support import cross_entropy
-
-
-class Positions(selection.Selection):
-    """The layers at some positions, whatever they are called."""
-
-    def __init__(self, *positions):
-        self.positions = positions
-
-    def resolve(self, layers, observations=None):
-        return tuple(i % len(layers) for i in self.positions)
 
 
 def number_of_products(counts):

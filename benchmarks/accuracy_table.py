@@ -33,14 +33,19 @@ def work(row):
     way = WAYS[row["way"]]
     if way.method is None or way.gradients == 1:
         return float(way.longer)
+    # Steps between those of two gradients cost one.
+    return 1.0 + (work_of_layers(row) - 1.0) * (way.gradients - 1.0)
+
+
+def work_of_layers(row):
+    """The same if every step has two gradients: by the layers of each epoch."""
     found = _costs(row["task"])
     paths = [layer.path for layer in found.layers]
     total = sum(
         epochs * found.predict([paths[i] for i in positions])
         for epochs, positions in training.selections_of(row)
     )
-    # Steps between those of two gradients cost one.
-    return 1.0 + (total / int(row["epochs"]) - 1.0) * (way.gradients - 1.0)
+    return total / int(row["epochs"]) if total else 1.0
 
 
 def summary(rows):
@@ -48,10 +53,15 @@ def summary(rows):
     result = {"seeds": len(rows), "rho": rows[0]["rho"]}
     result["work"] = statistics.mean(work(row) for row in rows)
     for name in ("accuracy", "loss", "gradient_norm", "eigenvalue"):
-        values = [float(row[name]) for row in rows if row[name]]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        result[name] = (statistics.mean(values), spread)
+        result[name] = mean_and_spread(rows, name)
     return result
+
+
+def mean_and_spread(rows, name):
+    """Mean and standard deviation of a column, of runs that have it."""
+    values = [float(row[name]) for row in rows if row[name] != ""]
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.mean(values), spread
 
 
 def summaries(results, task):

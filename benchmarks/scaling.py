@@ -1,13 +1,13 @@
 """What a step costs on many networks, and as they grow; what tracing costs.
 
 On each network, one step each of plain Keras, a radius of zero, SAM, and
-layer-wise SAM at the last 50, 25 and 10 % of the layers, in turn, round after
-round, in one process; a time is the median over the rounds of the ratio to
-plain Keras in the same round. Beside it: the same of the processor's time,
-which other programs disturb less; the ratio of floating-point operations that
-`keras_lwsam.costs` predicts; and that of the convolutions and products that
-are executed. Then fewer ways, as depth, width and batch of a ResNet and of a
-ViT grow; and compiled by XLA.
+layer-wise SAM at the last 50, 25 and 10 % of the layers, round after round,
+each in another order, in one process; a time is the median over the rounds of
+the ratio to plain Keras in the same round. Beside it: the same of the
+processor's time, which other programs disturb less; the ratio of
+floating-point operations that `keras_lwsam.costs` predicts; and that of the
+convolutions and products that are executed. Then fewer ways, as depth, width
+and batch of a ResNet and of a ViT grow; and compiled by XLA.
 
 The first call of a step, less the median of the later ones, is what tracing it
 (and, in XLA, compiling it) takes. Rows are written when a network is done; a
@@ -26,6 +26,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 
 from benchmarks import (
     environment,
@@ -147,9 +148,12 @@ def measure(setting, rounds):
     for step in [*steps.values()] * 2:
         step()
     seconds = collections.defaultdict(list)
+    generator = np.random.default_rng(0)
     for _ in range(rounds):
-        for way, step in steps.items():
-            seconds[way].append(seconds_of(step))
+        # A step may be slower for the one that was taken before it.
+        for i in generator.permutation(len(steps)):
+            way = setting.ways[i]
+            seconds[way].append(seconds_of(steps[way]))
     counted = count(setting, x, y) if setting.counts else {}
     for way in setting.ways:
         ratios = [

@@ -1,5 +1,6 @@
 """A short measurement: how long steps take that perturb some layers."""
 
+import functools
 import time
 
 import keras
@@ -13,7 +14,10 @@ from keras_lwsam.perturbations import along_gradient
 # Overheads, by the operations, near which steps are timed; and those of all
 # layers.
 _NEAR = (0.1, 0.25, 0.5)
-_WARM_UP, _ROUNDS = 2, 9
+_WARM_UP = 2
+# Rounds in which each step is taken once: at least so many, and as many as fit
+# into some seconds, as one slow round hides a short step's time.
+_LEAST_ROUNDS, _MOST_ROUNDS, _SECONDS = 9, 60, 6.0
 
 
 def overheads(network, inputs, layers, costs, model) -> dict:
@@ -56,19 +60,35 @@ def overheads(network, inputs, layers, costs, model) -> dict:
         )
         for paths in [(), *chosen]
     ]
-    seconds = [[] for _ in steps]
-    for turn in range(_WARM_UP + _ROUNDS):
-        for step, own in zip(steps, seconds, strict=True):
-            start = time.perf_counter()
-            # Waits for what is computed last.
-            np.asarray(tree.flatten(step(inputs))[0])
-            if turn >= _WARM_UP:
-                own.append(time.perf_counter() - start)
-    plain, *others = map(min, seconds)
+    plain, *others = _shortest([functools.partial(s, inputs) for s in steps])
     return {
         paths: shortest / plain - 1.0
         for paths, shortest in zip(chosen, others, strict=True)
     }
+
+
+def _shortest(steps):
+    """The shortest time of each of some functions of no arguments."""
+    for step in steps * _WARM_UP:
+        _seconds(step)
+    # A step may be slower for the one that was taken before it.
+    generator = np.random.default_rng(0)
+    found = [float("inf")] * len(steps)
+    end = time.perf_counter() + _SECONDS
+    for turn in range(_MOST_ROUNDS):
+        if turn >= _LEAST_ROUNDS and time.perf_counter() > end:
+            break
+        for i in generator.permutation(len(steps)):
+            found[i] = min(found[i], _seconds(steps[i]))
+    return found
+
+
+def _seconds(step):
+    """How long a function of no arguments computes."""
+    start = time.perf_counter()
+    # Waits for what is computed last.
+    np.asarray(tree.flatten(step())[0])
+    return time.perf_counter() - start
 
 
 def _choices(costs):

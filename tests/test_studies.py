@@ -6,8 +6,15 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, accuracy_table, accuracy_time, tasks, training
-from benchmarks.which_layers import ways as ways_of_layers
+from benchmarks import (
+    accuracy,
+    accuracy_table,
+    accuracy_time,
+    tasks,
+    training,
+    which_layers,
+    which_layers_table,
+)
 from keras_lwsam import costs
 
 
@@ -199,8 +206,32 @@ def test_all_ways_of_choosing_layers_choose_as_many():
     task = tasks.TASKS["fashion"]
     network = task.build(10)
     counts = {}
-    for label, way in ways_of_layers(task, seed=1).items():
+    for label, way in which_layers.ways(task, seed=1).items():
         if way is not None:
             counts[label] = len(way(network, 0.1).selected_layers)
     assert counts.pop("SAM") == 21
     assert set(counts.values()) == {5}
+
+
+def test_table_of_layers(tmp_path):
+    path = tmp_path / "results.csv"
+    results = training.Results(path, which_layers.COLUMNS)
+    every = " ".join(map(str, range(21)))
+    norms = {accuracy.BASE: (2.0, 4.0), "largest norm": (1.0, 1.5)}
+    for label, values in norms.items():
+        selections = "" if label == accuracy.BASE else f"10*{every}"
+        for seed, norm in enumerate(values, start=1):
+            numbers = dict.fromkeys(which_layers_table.MEASURES, 0.5)
+            results.add(
+                {**row(task="fashion", way=label, seed=seed, epochs=10)}
+                | {**numbers, "batch_gradient_norm": norm}
+                | {"selections": selections}
+            )
+    table = which_layers_table.summaries(results, "fashion")
+    assert table[accuracy.BASE]["each"] == [2.0, 4.0]
+    assert table[accuracy.BASE]["work"] == 1.0
+    lines = list(which_layers_table.markdown(table))
+    assert lines[-2].startswith("| nothing | 1.00 | 3.00 ± 1.41 |")
+    assert lines[-1].startswith("| largest norm | 2.00 | 1.25 ± 0.35 |")
+    which_layers_table.draw({"fashion": table}, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000

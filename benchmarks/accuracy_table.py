@@ -14,7 +14,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks import accuracy_time, tasks, training
 from benchmarks.accuracy import BASE, WAYS, tuned
-from keras_lwsam import costs, methods
+from keras_lwsam import costs
+
+# Of the picture: how far below the base optimizer points are shown, in points
+# of accuracy; how far apart those of one price are drawn.
+BELOW, APART = 2.0, 0.035
 
 TITLES = {
     "fashion": "Fashion-MNIST, 6,000 images, ResNet-8",
@@ -123,45 +127,90 @@ def draw(tables, path):
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        1, len(tables), figsize=(5.2 * len(tables), 4.6), squeeze=False
+        1, len(tables), figsize=(4.3 * len(tables), 6.2), squeeze=False
     )
     for axis, (task, table) in zip(axes[0], tables.items(), strict=True):
+        # What lies far below all others is marked at the edge.
+        floor = 100 * table[BASE]["accuracy"][0] - BELOW
+        shifts = _apart({label: row["work"] for label, row in table.items()})
+        lows = []
         for label, row in table.items():
             mean, spread = (100 * value for value in row["accuracy"])
+            if mean < floor:
+                lows.append((label, row["work"] + shifts[label], mean))
+                continue
             axis.errorbar(
-                row["work"],
+                row["work"] + shifts[label],
                 mean,
                 spread,
-                fmt="o",
-                color=_color(label),
+                label=label,
                 capsize=2,
                 linewidth=1,
-                markersize=6,
+                markersize=7,
+                **_style(label),
             )
+        bottom = axis.get_ylim()[0]
+        for label, work, mean in lows:
+            axis.plot(work, bottom, clip_on=False, label=label, **_style(label))
             axis.annotate(
-                label,
-                (row["work"], mean),
+                f"{mean:.1f}",
+                (work, bottom),
                 textcoords="offset points",
-                xytext=(6, 4),
+                xytext=(0, 7),
+                ha="center",
                 fontsize=7,
-                color="#333333",
             )
+        axis.set_ylim(bottom=bottom)
         axis.set_title(TITLES[task], fontsize=10)
         axis.set_xlabel("work of training (base optimizer: 1)")
-        axis.set_xlim(0.9, 2.45)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("test accuracy, %")
-    figure.tight_layout()
+    entries = {}
+    for axis in axes[0]:
+        entries |= {
+            label: handle
+            for handle, label in zip(
+                *axis.get_legend_handles_labels(), strict=True
+            )
+        }
+    ordered = [label for label in WAYS if label in entries]
+    figure.legend(
+        [entries[label] for label in ordered],
+        ordered,
+        loc="lower center",
+        ncols=5,
+        fontsize=8,
+        frameon=False,
+    )
+    figure.tight_layout(rect=(0, 0.13, 1, 1))
     figure.savefig(path, dpi=130)
 
 
-def _color(label):
-    if label.startswith(BASE):
-        return "#555555"
-    if label.startswith("layer-wise"):
-        return "#c0392b"
-    return "#2471a3" if WAYS[label].method is methods.SAM else "#7fb3d5"
+def _apart(works):
+    """Small shifts to the right of ways of nearly the same work."""
+    shifts, last = {}, None
+    for label, work in sorted(works.items(), key=lambda item: item[1]):
+        near = last is not None and work < last + APART
+        last = last + APART if near else work
+        shifts[label] = last - work
+    return shifts
+
+
+def _style(label):
+    """Marker and colour: of plain training, of layers, of the methods."""
+    kinds = {
+        "#555555": [k for k in WAYS if k.startswith(BASE)],
+        "#c0392b": [k for k in WAYS if k.startswith("layer-wise")],
+    }
+    others = [k for k in WAYS if not any(k in v for v in kinds.values())]
+    kinds["#2471a3"] = others[::2]
+    kinds["#e08e0b"] = others[1::2]
+    for color, labels in kinds.items():
+        if label in labels:
+            marker = "osD^vPX*"[labels.index(label)]
+            return {"marker": marker, "color": color, "linestyle": "none"}
+    raise KeyError(label)
 
 
 def main():

@@ -1,8 +1,8 @@
 """The table and the picture of what `which_layers.py` has found.
 
-Prints a table in Markdown for each network, and draws, for each way, the mean
-norm of the gradients of single batches at the end of training, and the test
-accuracy.
+Prints a table in Markdown for each network and one of all, and draws, for each
+way, the mean norm of the gradients of single batches at the end of training,
+and the test accuracy.
 """
 
 import argparse
@@ -69,6 +69,22 @@ def markdown(table):
         yield f"| {' | '.join(cells)} |"
 
 
+def overview(tables):
+    """Lines of a table of all networks, relative to perturbing nothing."""
+    yield f"| perturbed | {' | '.join(tables)} |"
+    yield "|---" * (len(tables) + 1) + "|"
+    for label in max(tables.values(), key=len):
+        cells = ["nothing" if label == BASE else label]
+        for table in tables.values():
+            ratios = [
+                table[label][name][0] / table[BASE][name][0]
+                for name in ("batch_gradient_norm", "eigenvalue")
+                if label in table
+            ]
+            cells.append(", ".join(f"{ratio:.2f}" for ratio in ratios))
+        yield f"| {' | '.join(cells)} |"
+
+
 def draw(tables, path):
     """A column for each network: gradient norms above, accuracies below."""
     import matplotlib
@@ -83,10 +99,10 @@ def draw(tables, path):
         sharey=True,
         squeeze=False,
     )
+    labels = list(max(tables.values(), key=len))
     for column, (name, table) in enumerate(tables.items()):
-        labels = list(table)
-        for i, row in enumerate(table.values()):
-            color = _color(labels[i])
+        for label, row in table.items():
+            i, color = labels.index(label), _color(label)
             axes[0][column].plot(row["each"], [i] * row["seeds"], "o", c=color)
             mean, spread = (100 * value for value in row["accuracy"])
             axes[1][column].errorbar(
@@ -98,6 +114,7 @@ def draw(tables, path):
         axes[1][column].set_xlabel("test accuracy, %")
         for axis in axes[:, column]:
             axis.set_yticks(range(len(labels)), labels, fontsize=8)
+            axis.tick_params("x", labelsize=8)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].invert_yaxis()
@@ -124,6 +141,8 @@ def main():
     for name, table in tables.items():
         print(f"\n{TITLES[name]}\n")
         print("\n".join(markdown(table)))
+    print("\nNorm of a batch's gradient, top eigenvalue: relative to nothing\n")
+    print("\n".join(overview(tables)))
     if args.plot:
         draw(tables, args.plot)
 

@@ -233,5 +233,7 @@ def test_table_of_layers(tmp_path):
     lines = list(which_layers_table.markdown(table))
     assert lines[-2].startswith("| nothing | 1.00 | 3.00 ± 1.41 |")
     assert lines[-1].startswith("| largest norm | 2.00 | 1.25 ± 0.35 |")
+    *_, last = which_layers_table.overview({"fashion": table})
+    assert last == "| largest norm | 0.42, 1.00 |"
     which_layers_table.draw({"fashion": table}, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000

@@ -119,6 +119,21 @@ def markdown(task, table, measured):
         yield f"| {' | '.join(cells)} |"
 
 
+def overview(tables):
+    """Lines of a table of all tasks: accuracies, and the work of training."""
+    yield f"| way | gradients a step | {' | '.join(tables)} |"
+    yield "|---" * (len(tables) + 2) + "|"
+    for label, way in WAYS.items():
+        cells = [label, f"{way.gradients:g}"]
+        for table in tables.values():
+            row, cell = table.get(label), ""
+            if row:
+                mean, spread = (100 * value for value in row["accuracy"])
+                cell = f"{mean:.2f} ± {spread:.2f} ({row['work']:.2f})"
+            cells.append(cell)
+        yield f"| {' | '.join(cells)} |"
+
+
 def draw(tables, path):
     """Accuracy against work, a panel for each task."""
     import matplotlib
@@ -226,6 +241,8 @@ def main():
     for task, table in tables.items():
         print(f"\n{TITLES[task]}\n")
         print("\n".join(markdown(task, table, measured)))
+    print("\nAccuracy in %, mean and spread, and the work of training\n")
+    print("\n".join(overview(tables)))
     if args.plot:
         draw(tables, args.plot)
 

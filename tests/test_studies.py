@@ -131,6 +131,8 @@ def test_table_takes_what_was_tuned_alone(tmp_path):
     assert table["SAM"]["accuracy"][0] == pytest.approx(0.85)
     lines = list(accuracy_table.markdown("fashion", table, {}))
     assert "| SAM | 0.1 | 85.00 ± 7.07 |" in lines[-1]
+    lines = list(accuracy_table.overview({"fashion": table}))
+    assert "| SAM | 2 | 85.00 ± 7.07 (2.00) |" in lines
     accuracy_table.draw({"fashion": table}, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 

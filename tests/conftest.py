@@ -36,4 +36,5 @@ def _clean_start():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
-    keras.utils.clear_session()
+    # Garbage is collected after each module.
+    keras.utils.clear_session(free_memory=False)

@@ -385,10 +385,10 @@ TASKS = [
     bart,
     resnet,
     vit,
-    deeplab,
-    retinanet,
 ]
 MORE_TASKS = [
+    deeplab,
+    retinanet,
     albert_classifier,
     roberta_classifier,
     bert_embedder,

@@ -138,6 +138,7 @@ def test_sst2_from_a_preset(first_run, questions, tmp_path):
     assert trained.preprocessor.tokenizer.get_vocabulary() == tokens
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("eagerly")
 def test_sst2_of_tensorflow_datasets(tmp_path):
     with tensorflow_datasets.testing.mock_data(num_examples=9):

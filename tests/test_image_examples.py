@@ -18,14 +18,24 @@ import tensorflow_datasets
 from tests.examples_offline import write_digits
 
 # Each with a layer to perturb.
-EXAMPLES = [
-    (cifar10_resnet20, "dense"),
-    (cifar100_wrn28_10, "logits"),
-    (imagenet_resnet50, "dense"),
-    (keras_cv_classifier, "predictions"),
-]
+EXAMPLES = {
+    "cifar10_resnet20": (cifar10_resnet20, "dense"),
+    "cifar100_wrn28_10": (cifar100_wrn28_10, "logits"),
+    "imagenet_resnet50": (imagenet_resnet50, "dense"),
+    "keras_cv_classifier": (keras_cv_classifier, "predictions"),
+}
+# Takes as long as the others together.
+SLOW = "keras_cv_classifier"
 each_example = pytest.mark.parametrize(
-    ("example", "layer"), EXAMPLES, ids=[e.__name__ for e, _ in EXAMPLES]
+    ("example", "layer"),
+    [
+        pytest.param(
+            *example,
+            id=name,
+            marks=[pytest.mark.exhaustive] if name == SLOW else [],
+        )
+        for name, example in EXAMPLES.items()
+    ],
 )
 
 

@@ -140,6 +140,7 @@ def test_a_detector_is_saved_and_trained(tmp_path):
     assert (weights_of(loaded)[0] != weights_of(model)[0]).any()
 
 
+@pytest.mark.exhaustive
 def test_a_detector_is_evaluated_and_analysed():
     task, y, how = retinanet()
     task.compile(optimizer="sgd", **how, run_eagerly=True)

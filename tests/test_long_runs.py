@@ -63,9 +63,8 @@ def assert_flat(objects, steps=50, allowed=0):
     assert objects.megabytes[-1] - objects.megabytes[2] < 3.0
 
 
-@pytest.mark.parametrize(
-    "steps", [10, pytest.param(50, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("steps", [10, 50])
 def test_refreshes_leave_nothing_behind(steps):
     """Each chooses other layers; a tracker looks on."""
     tracker = callbacks.LayerNormTracker(every=5)

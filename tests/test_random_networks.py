@@ -138,7 +138,7 @@ def steps(test):
     )(test)
 
 
-@drawn(4)
+@drawn(2)
 @identities
 def test_nothing_to_perturb_is_fit(recipe, optimizer, way):
     assume(keras_takes(recipe, optimizer))
@@ -153,7 +153,7 @@ def test_nothing_to_perturb_is_fit_in_many(recipe, optimizer, way):
     check_identity(recipe, optimizer, way)
 
 
-@drawn(10)
+@drawn(5)
 @steps
 def test_steps_change_what_they_may(name, recipe, optimizer, way):
     assume(suits(name, recipe, optimizer))

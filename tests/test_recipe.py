@@ -157,6 +157,7 @@ def test_without_a_method(tmp_path):
     assert results["history"]["sharpness"] == [0, 0]
 
 
+@pytest.mark.exhaustive
 def test_on_replicas_in_mixed_precision(tmp_path):
     results = run(
         tmp_path,

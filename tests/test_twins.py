@@ -8,7 +8,7 @@ import pytest
 
 from keras_lwsam import LWSAMModel, methods, selection
 from tests import twins
-from tests.cases import CASES
+from tests.cases import CASES, KINDS
 from tests.support import (
     MODES,
     assert_close,
@@ -98,7 +98,8 @@ TRACED = {
     ("name", "mode"),
     [
         (name, mode)
-        if (name in TRACED) == (mode == "graph")
+        if mode == ("graph" if name in TRACED else "eager")
+        and name in {*TRACED, *KINDS}
         else pytest.param(name, mode, marks=pytest.mark.exhaustive)
         for name in CASES
         for mode in ("graph", "eager")
@@ -126,7 +127,7 @@ def test_convolutions_with_batchnorm_dropout_and_regularizers(
     [(name, "eager") for name in CASES]
     + [
         (name, "xla")
-        if name in ("aesam", "ksam", "dynamic_sparse_sam")
+        if name in ("aesam", "ksam")
         else pytest.param(name, "xla", marks=pytest.mark.exhaustive)
         for name in CASES
     ],
@@ -244,7 +245,9 @@ SELECTIONS = {
 }
 
 
-@pytest.mark.parametrize("method", ["sam", "gnp"])
+@pytest.mark.parametrize(
+    "method", ["sam", pytest.param("gnp", marks=pytest.mark.exhaustive)]
+)
 @pytest.mark.parametrize("chosen", SELECTIONS)
 def test_selections(chosen, method, draws):
     layers, is_selected = SELECTIONS[chosen]

@@ -100,6 +100,7 @@ def test_two_workers_equal_one_by_every_method(tmp_path):
     compare(list(CASES), tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_worker_is_started_again_and_training_goes_on(tmp_path):
     """The example, of which a worker is killed, against one device.
 

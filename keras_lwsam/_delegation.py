@@ -5,6 +5,7 @@ import functools
 import keras
 
 from keras_lwsam import _keras
+from keras_lwsam._keras.optimizers import of_any_backend
 from keras_lwsam._overrides import (
     around,
     by_name,
@@ -61,11 +62,14 @@ class DelegatesToNetwork:
         """How to compile again."""
         given = vars(self).get("_given")
         if given is None:
-            return super().get_compile_config()
-        return {"given": keras.saving.serialize_keras_object(given)}
+            config = super().get_compile_config()
+        else:
+            config = {"given": keras.saving.serialize_keras_object(given)}
+        return of_any_backend(config)
 
     def compile_from_config(self, config):
         """Compiles as `get_compile_config` describes."""
+        config = of_any_backend(config)
         config = keras.saving.deserialize_keras_object(config)
         if "given" in config:
             self.compile(**config["given"])
@@ -97,12 +101,15 @@ class DelegatesToNetwork:
         with _keras.lend_compiled(self, self.model):
             return self.model.compute_metrics(x, y, y_pred, sample_weight)
 
-    def test_step(self, data):
+    def test_step(self, *arguments):
+        # JAX hands over the state of all variables, too.
+        run = self._next("test_step")
         with _keras.lend_compiled(self, self.model):
-            return self.model.test_step(data)
+            return around(self.model, "test_step", run)(*arguments)
 
-    def predict_step(self, data):
-        return self.model.predict_step(data)
+    def predict_step(self, *arguments):
+        run = self._next("predict_step")
+        return around(self.model, "predict_step", run)(*arguments)
 
     @property
     def metrics(self):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_lwsam import _keras, _structure
 from keras_lwsam._tensors import global_norm
@@ -123,4 +124,5 @@ def gradient_norms(layers, squared_norms) -> np.ndarray:
 
 def weight_norms(layers) -> np.ndarray:
     """Each layer's L2 norm over its weights."""
-    return np.array([float(global_norm(layer.weights)) for layer in layers])
+    norms = (global_norm(layer.weights) for layer in layers)
+    return np.array([float(ops.convert_to_numpy(norm)) for norm in norms])

@@ -72,8 +72,14 @@ class _EnoughError(Exception):
 
 
 def handed_over(network, name, *args, **kwargs) -> dict:
-    """The arguments that `network.name` hands over to `super()`, by name."""
+    """The arguments that `network.name` hands over to `super()`, by name.
+
+    The state of variables, which steps on JAX are given first, is nothing.
+    """
     found = []
+    parameters = inspect.signature(getattr(keras.Model, name)).parameters
+    if "state" in parameters:
+        args = (None, *args)
 
     def stop(*args, **kwargs):
         found.append(by_name(name, args, kwargs))

@@ -5,6 +5,8 @@ import random
 import keras
 from keras import ops
 
+from keras_lwsam import _keras
+
 
 class StepSeed(keras.random.SeedGenerator):
     """A seed for one draw of `keras.random`, from the number of the step.
@@ -23,9 +25,8 @@ class StepSeed(keras.random.SeedGenerator):
         # Not that of the parent, which would create a variable.
         self.draw = draw
         seed = seed + 7919 * draw + 104729 * repetition
-        self._seed = ops.stack(
-            [ops.cast(seed, "int32"), ops.cast(step, "int32")]
-        )
+        dtype = _keras.seed_dtype()
+        self._seed = ops.stack([ops.cast(seed, dtype), ops.cast(step, dtype)])
 
     def next(self, ordered=True):
         return self._seed

@@ -18,6 +18,11 @@ def in_float32(tensor):
     return tensor
 
 
+def to_float64(tensor):
+    """A tensor as an array of float64, which not every backend has."""
+    return np.asarray(ops.convert_to_numpy(in_float32(tensor)), "float64")
+
+
 def squared_norm(tensor):
     """Sum of the squares of one tensor, accumulated in at least float32."""
     return ops.sum(ops.square(in_float32(tensor)))

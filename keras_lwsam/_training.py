@@ -32,8 +32,9 @@ class Training:
         method: The `methods.Method` that trains.
         adaptation: The `Adaptation` of the selection.
         state: The `State`.
-        batches: How batches are turned into arrays and back: with functions
-            `to_arrays(batch)` and `from_arrays(arrays, like, strategy)`.
+        engine_class: The backend's, which says how batches are turned into
+            arrays and back, and how the values of variables get from step to
+            step.
 
     Attributes:
         clock: The `Clock` before the next step.
@@ -41,7 +42,7 @@ class Training:
             the base optimizer too, and of each step what it saw.
     """
 
-    def __init__(self, method, adaptation, state, batches):
+    def __init__(self, method, adaptation, state, engine_class):
         self.method = method
         self.adaptation = adaptation
         self.clock = Clock()
@@ -51,7 +52,8 @@ class Training:
         self.watched = False
         self._state = state
         self._perturbed = None
-        self._batches = batches
+        self._batches = engine_class.batches
+        self._carrier = engine_class.carrier
         # A batch, or a `SavedBatch`.
         self._previous = None
 
@@ -84,7 +86,14 @@ class Training:
             model: The `LWSAMModel`.
             make_step: Function without arguments to a newly compiled step.
         """
-        compiled = CompiledSteps(make_step)
+        carrier = self._carrier(model)
+
+        def make():
+            # Keras looks at where the variables are.
+            with carrier.variables():
+                return carrier.step(make_step())
+
+        compiled = CompiledSteps(make)
         strategy = _keras.distribute_strategy(model)
         unpack = None
         if overrides(model.model, "train_step"):
@@ -120,15 +129,17 @@ class Training:
         def train_function(iterator):
             iterator = _keras.build_compiled(model, iterator, unpack)
             if self.adaptation.is_due(at_epoch=False):
-                self.refresh()
+                with carrier.variables():
+                    self.refresh()
             self._note_perturbed()
-            count = _keras.steps_of(model, iterator)
+            count = carrier.count(iterator)
             variants = {self.variant(self.clock.after(i)) for i in range(count)}
-            if self.feeds_previous_batch or len(variants) > 1:
+            several = carrier.takes_several and len(variants) == 1
+            if self.feeds_previous_batch or not several:
                 return take_singly(iterator, count)
             return take(iterator, count)
 
-        return train_function
+        return carrier.function(train_function)
 
     def _before(self, batch, strategy):
         """The batch before this one; in the first step, the same."""

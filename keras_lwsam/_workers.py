@@ -23,7 +23,7 @@ def told_by_all(model, numbers) -> np.ndarray:
         numbers: List of ints, what this worker says.
     """
     replicas = _engines.current().replicas
-    strategy = model.distribute_strategy
+    strategy = _keras.distribute_strategy(model)
     if not replicas.spans_workers(strategy):
         return np.array([numbers])
     return replicas.told_by_all(numbers, strategy)
@@ -38,7 +38,8 @@ def spans_workers(network) -> bool:
 
 def worker_name(model) -> str:
     """Which of the workers this process is; "worker_0" if there is only one."""
-    resolver = getattr(model.distribute_strategy, "cluster_resolver", None)
+    strategy = _keras.distribute_strategy(model)
+    resolver = getattr(strategy, "cluster_resolver", None)
     kind = getattr(resolver, "task_type", None) or "worker"
     return f"{kind}_{getattr(resolver, 'task_id', None) or 0}"
 
@@ -77,10 +78,10 @@ class TrainsOnWorkers:
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=replicas.local(data_batch))
 
-    def _make_function(self, step_function):
+    def _make_function(self, step_function, **kwargs):
         replicas = _engines.current().replicas
-        if not replicas.spans_workers(self.distribute_strategy):
-            return super()._make_function(step_function)
+        if not replicas.spans_workers(_keras.distribute_strategy(self)):
+            return super()._make_function(step_function, **kwargs)
         step = self._autoconvert_optionals(
             replicas.on_workers(
                 step_function,

@@ -242,9 +242,7 @@ def of_network(network, inputs, batch_size, length, timed_as=None) -> Costs:
     _checks.is_built(network)
     _arguments.count("batch_size", batch_size)
     _arguments.count("length", length)
-    _engines.current()
-    from keras_lwsam._engines import operations
-
+    operations = _engines.current().operations
     if inputs is None:
         inputs = _inputs.own(network)
     given, inputs = inputs, _inputs.sized(inputs, batch_size, length)

@@ -150,7 +150,7 @@ class LWSAMModel(
         name: str | None = None,
         **kwargs,
     ):
-        engine_class = _engines.current()
+        engine = _engines.current()
         _checks.network(model)
         method = methods_module.get(method, rho)
         program = methods_module.compose(method, schedule, num_batch_splits)
@@ -182,7 +182,7 @@ class LWSAMModel(
         self.num_batch_splits = num_batch_splits
         self.supports_masking = True
         self.trace_count = 0
-        self._engine_class = engine_class
+        self._engine_class = engine
         self._adaptation = adaptation
         self._prices = prices
         self._state = State(
@@ -190,9 +190,7 @@ class LWSAMModel(
             len(self._weights_of_network),
             program.initial_state(self._weights_of_network),
         )
-        self._training = Training(
-            program, adaptation, self._state, engine_class.batches
-        )
+        self._training = Training(program, adaptation, self._state, engine)
         names = ("sharpness", "gradient_norm") if sharpness_metrics else ()
         self._reported = {n: keras.metrics.Mean(name=n) for n in names}
         self.built = True
@@ -222,19 +220,20 @@ class LWSAMModel(
     def metrics(self):
         return super().metrics + list(self._reported.values())
 
-    def train_step(self, data):
+    def train_step(self, *arguments):
         """One sharpness-aware step on one batch."""
-        if self._engine_class.is_tracing():
-            self.trace_count += 1
+        # JAX hands over the state of all variables, too.
+        *state, data = arguments
+        self.trace_count += self._engine_class.is_tracing()
         batch, previous = self._training.batches_of(data)
         take = functools.partial(self._take_step, previous)
+        take = self._engine_class.step(self, take)
         # A step of the network's own may look at metrics and optimizer.
         with _keras.lend_compiled(self, self.model):
-            return around(self.model, "train_step", take)(batch)
+            return around(self.model, "train_step", take)(*state, batch)
 
     def _take_step(self, previous, batch):
         training = self._training
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         weights = self._weights_of_network
         trained = {id(v) for v in self.trainable_variables}
         selected = self._adaptation.weight_indices()
@@ -254,7 +253,7 @@ class LWSAMModel(
         memory = self._state.memory()
         now = step.Step(
             engine,
-            batch=(x, y, sample_weight),
+            batch=keras.utils.unpack_x_y_sample_weight(batch),
             previous_batch=keras.utils.unpack_x_y_sample_weight(previous),
             state=memory,
             time=self._state.time(),
@@ -329,7 +328,8 @@ class LWSAMModel(
         make_function = super().make_train_function
 
         def make_step():
-            make_function(force=True)
+            with _keras.with_own_step(self):
+                make_function(force=True)
             compiled, self.train_function = self.train_function, train_function
             return compiled
 

@@ -14,8 +14,17 @@ def current():
         from keras_lwsam._engines.tensorflow import TensorFlowEngine
 
         return TensorFlowEngine
+    if backend == "jax":
+        from keras_lwsam._engines.jax import JaxEngine
+
+        return JaxEngine
+    if backend == "torch":
+        from keras_lwsam._engines.torch import TorchEngine
+
+        return TorchEngine
     raise RuntimeError(
-        "keras_lwsam trains on the TensorFlow backend of Keras. Set the "
-        "environment variable KERAS_BACKEND=tensorflow before keras is "
-        f"imported. Received: backend {backend!r}"
+        "keras_lwsam trains on the TensorFlow, JAX and PyTorch backends of "
+        "Keras. Set the environment variable KERAS_BACKEND to one of "
+        "tensorflow, jax and torch before keras is imported. "
+        f"Received: backend {backend!r}"
     )

@@ -1,30 +1,16 @@
 """Loss, gradients and Hessian products of one network, outside training."""
 
-import contextlib
-
-import keras
-import tensorflow as tf
+from keras import ops
 
 from keras_lwsam import _keras
-from keras_lwsam._engines.gradients import dense
-from keras_lwsam._engines.variables import snapshot
-from keras_lwsam._tensors import dot, in_float32
-
-# Of its gradient TensorFlow takes the derivative to be zero.
-_ONCE = "ResizeBilinearGrad"
-
-_NO_HESSIAN = (
-    "The Hessian of this network cannot be had: TensorFlow has no second "
-    "derivative of one of its operations. Leave eigenvalues and trace out, or "
-    "take another layer."
-)
+from keras_lwsam._tensors import in_float32
 
 
 class Evaluations:
     """Compiled functions of a batch and of the values of the weights.
 
     Layers of 16 bits compute in float32: differences of losses, and second
-    derivatives, are lost in 16 bits.
+    derivatives, are lost in 16 bits. A backend adds `_compiled` and `_product`.
 
     Args:
         network: The `keras.Model`.
@@ -39,14 +25,20 @@ class Evaluations:
         self._make_engine = make_engine
         self._wrt = tuple(wrt)
         self._training = training
-        compiled = (lambda f: f) if eagerly else tf.function
+        compiled = (lambda f: f) if eagerly else self._compiled
         self.loss = compiled(self._loss)
         self.gradients = compiled(self._gradients)
         self.product = compiled(self._product)
 
+    @staticmethod
+    def _compiled(function):
+        """The function, compiled."""
+        raise NotImplementedError
+
     def values(self, variables):
         """The present values, tensors of at least float32."""
-        return [in_float32(value) for value in snapshot(variables)]
+        engine = self._make_engine()
+        return [in_float32(value) for value in engine.snapshot(variables)]
 
     def _loss(self, batch, at):
         """The loss, a scalar."""
@@ -56,73 +48,16 @@ class Evaluations:
         """The gradients, one for each index of `wrt`; zeros for none."""
         gradients = self._evaluate(batch, at, self._wrt).gradients
         return [
-            tf.zeros_like(at[i]) if gradients[i] is None else gradients[i]
+            ops.zeros_like(at[i]) if gradients[i] is None else gradients[i]
             for i in self._wrt
         ]
 
     def _product(self, batch, at, vectors):
-        r"""The Hessian times `vectors`, by differentiating twice.
-
-        $$ H v = \nabla \langle \nabla L(w), v \rangle $$
-        """
-        leaves = [at[i] for i in self._wrt]
-        with (
-            _moments_of_all_orders(),
-            tf.GradientTape(watch_accessed_variables=False) as tape,
-        ):
-            tape.watch(leaves)
-            slope = dot(self._gradients(batch, at), vectors)
-        try:
-            products = tape.gradient(slope, leaves)
-        except LookupError as error:
-            raise ValueError(f"{_NO_HESSIAN} Received: {error}") from error
-        self._refuse_what_is_differentiated_once()
-        return [
-            tf.zeros_like(leaf) if product is None else dense(product)
-            for leaf, product in zip(leaves, products, strict=True)
-        ]
-
-    def _refuse_what_is_differentiated_once(self):
-        if tf.executing_eagerly():
-            # There is no graph to look at; so much can be known.
-            resizes = any(
-                isinstance(layer, keras.layers.UpSampling2D)
-                and layer.interpolation == "bilinear"
-                for layer in _keras.walk_layers(self._network)
-            )
-        else:
-            graph = tf.compat.v1.get_default_graph()
-            resizes = any(op.type == _ONCE for op in graph.get_operations())
-        if resizes:
-            raise ValueError(
-                f"{_NO_HESSIAN} Received: {self._network.name!r}, which "
-                "resizes bilinearly"
-            )
+        """The Hessian times `vectors`, one for each index of `wrt`."""
+        raise NotImplementedError
 
     def _evaluate(self, batch, at, wrt):
         with _keras.wholly_in_float32(self._network):
             return self._make_engine().gradients(
                 batch, at, wrt, dense=True, training=self._training
             )
-
-
-@contextlib.contextmanager
-def _moments_of_all_orders():
-    """Lets normalization layers have right second derivatives.
-
-    In the variance of `tf.nn.moments` the mean is a constant. That leaves the
-    gradient as it is, and not what comes of differentiating it again.
-    """
-
-    def moments(x, axes, shift=None, keepdims=False, name=None):
-        mean = tf.reduce_mean(x, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims)
-        if not keepdims:
-            mean = tf.squeeze(mean, axes)
-        return mean, variance
-
-    kept, tf.nn.moments = tf.nn.moments, moments
-    try:
-        yield
-    finally:
-        tf.nn.moments = kept

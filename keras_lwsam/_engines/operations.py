@@ -1,21 +1,6 @@
-"""What one pass through a network computes, and on which weights it depends."""
+"""What a pass computes, and on which weights it depends: in any backend."""
 
 from typing import NamedTuple
-
-import tensorflow as tf
-from keras import tree
-
-from keras_lwsam import _keras
-from keras_lwsam._engines import flops, functions
-from keras_lwsam._engines.loops import Loops
-from keras_lwsam._engines.passes import Pass
-
-LOOPS = ("While", "StatelessWhile")
-BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
-CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-# They tell the shape of a tensor, and nothing of what is in it.
-OF_SHAPES = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")
-STOPS = ("StopGradient", "PreventGradient")
 
 
 class Dependence(NamedTuple):
@@ -25,10 +10,8 @@ class Dependence(NamedTuple):
         weights: Positions of the weights that its value depends on.
         gradients: Positions of those that it has a gradient to.
         data: Whether it depends on the network's inputs.
-        is_repeated: Whether a loop or a condition was on the way. TensorFlow
-            does not merge two of them, and nothing that follows from them.
-            Those of recurrent layers do not count: a second pass takes over
-            what they have made.
+        is_repeated: Whether something was on the way that a second pass
+            computes again in any case, and with it all that follows.
     """
 
     weights: frozenset = frozenset()
@@ -41,7 +24,7 @@ class Operation(NamedTuple):
     """One operation of a forward pass.
 
     Attributes:
-        kind: TensorFlow's name of its kind.
+        kind: The backend's name of its kind.
         work: Its floating-point operations.
         weights: Positions of the weights that it depends on.
         reads: Positions of those that one of its operands is made of, without
@@ -60,152 +43,32 @@ class Operation(NamedTuple):
     is_repeated: bool
 
 
-def of_network(network, inputs, weights) -> list[Operation]:
-    """The operations that a network's predictions and losses are made of.
-
-    Nothing is computed: the network is traced.
+def described(kind, work, operands, outcome, is_product) -> Operation:
+    """An operation.
 
     Args:
-        network: A built `keras.Model`.
-        inputs: Structure of anything with a shape, all dimensions known, and a
-            dtype.
-        weights: List of Keras variables of the network.
-    """
-    graph = tf.__internal__.FuncGraph("forward_pass")
-    tape = tf.GradientTape(watch_accessed_variables=False)
-    with graph.as_default(), tape:
-        x = tree.map_structure(_placeholder, inputs)
-        at = [_placeholder(variable) for variable in weights]
-        known = {id(v) for v in weights}
-        rest = [
-            (v, _placeholder(v))
-            for v in network.variables
-            if id(v) not in known
-        ]
-        scope = Pass(weights, at, rest, tape, range(len(at)))
-        loops = Loops(network)
-        with scope, loops.shared(scope, training=True):
-            predictions = _keras.call(network, x, training=True)
-            results = [*tree.flatten(predictions), *network.losses]
-    seeds = {t.name: Dependence(data=True) for t in tree.flatten(x)}
-    for index, leaves in scope.leaves.items():
-        own = frozenset([index])
-        seeds.update({leaf.name: Dependence(own, own) for leaf in leaves})
-    results = [t for t in results if tf.is_tensor(t) and t.graph is graph]
-    return _follow(graph, seeds, results, loops.operations)[0]
-
-
-def _placeholder(like):
-    return tf.compat.v1.placeholder(like.dtype, like.shape)
-
-
-def _follow(graph, seeds, results, taken_over=frozenset()):
-    """Operations that some tensors of a graph are made of.
-
-    Args:
-        graph: A `FuncGraph`.
-        seeds: Dict from names of tensors to what they depend on.
-        results: List of the tensors.
-        taken_over: Names of the operations that a second pass takes over as
-            they are, where nothing that they depend on has changed.
-
-    Returns:
-        The list of `Operation`s, and the list of what the tensors depend on.
-    """
-    found, dependences = [], {}
-    needed = _upstream(results, lambda operation, tensor: True)
-    differentiable = [t for t in results if _is_differentiable(t)]
-    receiving = _upstream(differentiable, _passes_gradient)
-    for operation in graph.get_operations():
-        if operation.name not in needed:
-            continue
-        operands = [dependences[t.name] for t in operation.inputs]
-        if operation.name not in receiving or operation.type in STOPS:
-            operands = [d._replace(gradients=frozenset()) for d in operands]
-        inner, outcomes = _outcomes(operation, operands)
-        if operation.type in LOOPS + BRANCHES:
-            again = operation.name not in taken_over
-            inner, outcomes = _as_one(inner, outcomes, operands, again)
-        found += inner
-        for tensor, outcome in zip(operation.outputs, outcomes, strict=True):
-            if not _is_differentiable(tensor):
-                outcome = outcome._replace(gradients=frozenset())
-            if tensor.name in seeds:
-                seed = seeds[tensor.name]
-                outcome = _union([outcome, seed])
-                outcome = outcome._replace(gradients=seed.gradients)
-            dependences[tensor.name] = outcome
-    return found, [dependences[t.name] for t in results]
-
-
-def _outcomes(operation, operands):
-    """An operation, and those inside it; what each of its results depends on.
-
-    Args:
-        operation: A `tf.Operation`.
+        kind: Name of its kind.
+        work: Its floating-point operations.
         operands: List of what its operands depend on.
+        outcome: What its result depends on.
+        is_product: Whether the gradient of each operand is a product as large
+            as itself.
     """
-    if operation.type in LOOPS:
-        return _loop(operation, operands)
-    if operation.type in BRANCHES:
-        return _branches(operation, operands)
-    if operation.type in CALLS:
-        return _call(functions.graphs(operation, "f")[0], operands)
-    outcome = _union(operands)
-    if operation.type in OF_SHAPES:
-        outcome = Dependence()
     own = [d.weights for d in operands if not d.data]
-    gradients = [d.gradients for d in operands]
-    if not flops.is_product(operation):
-        gradients = [outcome.gradients]
-    described = Operation(
-        kind=operation.type,
-        work=flops.work(operation),
+    gradients = [outcome.gradients]
+    if is_product:
+        gradients = [d.gradients for d in operands]
+    return Operation(
+        kind=kind,
+        work=work,
         weights=outcome.weights,
         reads=frozenset().union(*own) or outcome.weights,
         gradients=tuple(g for g in gradients if g),
         is_repeated=outcome.is_repeated,
     )
-    return [described], [outcome] * len(operation.outputs)
 
 
-def _call(graph, operands):
-    names = [tensor.name for tensor in graph.inputs]
-    seeds = dict(zip(names, operands, strict=True))
-    return _follow(graph, seeds, graph.outputs)
-
-
-def _loop(operation, operands):
-    """Its body, as often as it runs, once what it depends on is settled."""
-    (condition,) = functions.graphs(operation, "cond")
-    (body,) = functions.graphs(operation, "body")
-    settled = None
-    while settled != operands:
-        settled = operands
-        found, outcomes = _call(body, operands)
-        operands = [
-            _union(pair) for pair in zip(operands, outcomes, strict=True)
-        ]
-    times = functions.turns(operation, condition)
-    return [o._replace(work=times * o.work) for o in found], operands
-
-
-def _branches(operation, operands):
-    """The branch of the most work; what any of them depends on."""
-    names = ("then_branch", "else_branch")
-    if "Case" in operation.type:
-        names = ("branches",)
-    branches = [
-        _call(graph, operands[1:])
-        for graph in functions.graphs(operation, *names)
-    ]
-    found, _ = max(branches, key=lambda branch: sum(o.work for o in branch[0]))
-    decision = operands[0]._replace(gradients=frozenset())
-    outcomes = zip(*(outcomes for _, outcomes in branches), strict=True)
-    return found, [_union([decision, *o]) for o in outcomes]
-
-
-def _as_one(found, outcomes, operands, again):
+def as_one(found, outcomes, operands, again):
     """A loop or condition: computed again as a whole, or not at all.
 
     Args:
@@ -214,7 +77,7 @@ def _as_one(found, outcomes, operands, again):
         operands: List of what its operands depend on.
         again: Whether every pass computes it again.
     """
-    whole = _union(operands)
+    whole = union(operands)
     again = again or whole.is_repeated
     return (
         [
@@ -232,28 +95,7 @@ def _as_one(found, outcomes, operands, again):
     )
 
 
-def _upstream(tensors, passes):
-    """Names of the operations from which one comes to some tensors."""
-    found, waiting = set(), [tensor.op for tensor in tensors]
-    while waiting:
-        operation = waiting.pop()
-        if operation.name not in found:
-            found.add(operation.name)
-            waiting += [t.op for t in operation.inputs if passes(operation, t)]
-    return found
-
-
-def _passes_gradient(operation, tensor):
-    return operation.type not in STOPS and _is_differentiable(tensor)
-
-
-def _is_differentiable(tensor):
-    # A variant is a list of tensors, of which loops and recurrences are made.
-    dtype = tensor.dtype
-    return dtype.is_floating or dtype.is_complex or dtype == tf.variant
-
-
-def _union(dependences):
+def union(dependences):
     weights, gradients, data, is_repeated = zip(
         *(dependences or [Dependence()]), strict=True
     )

@@ -29,8 +29,8 @@ def batches_of(network, x, y, sample_weight, batch_size) -> list:
         data.get(name) for name in ("x", "y", "sample_weight")
     )
     adapter = _keras.data_adapter(x, y, sample_weight, batch_size)
-    dataset = adapter.get_tf_dataset()
-    is_endless = dataset.cardinality() == -1
+    # Unknown is another number.
+    is_endless = hasattr(x, "cardinality") and int(x.cardinality()) == -1
     if isinstance(x, keras.utils.PyDataset):
         is_endless = adapter.num_batches is None
     if is_endless:
@@ -39,7 +39,7 @@ def batches_of(network, x, y, sample_weight, batch_size) -> list:
             "it, such as `dataset.take(10)`. Received: an infinite data set"
         )
     adapter.on_epoch_begin()
-    batches = list(dataset)
+    batches = list(_keras.batches_of(adapter))
     adapter.on_epoch_end()
     if hands_over(network, "test_step"):
         batches = [

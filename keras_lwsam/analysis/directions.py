@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_lwsam import _arguments
+from keras_lwsam._tensors import to_float64
 from keras_lwsam.analysis.objective import network_of, variables_of
 
 _NORMALIZATIONS = (
@@ -125,9 +126,7 @@ def _random_direction(objective, generator):
         if id(variable) not in moves or not _has_filters(layer, variable):
             direction.append(None)
             continue
-        value = keras.ops.convert_to_numpy(
-            keras.ops.cast(variable.value, "float64")
-        )
+        value = to_float64(variable.value)
         noise = generator.normal(size=value.shape)
         axes = _axes_of_a_filter(layer, variable)
         length = np.sqrt(np.sum(noise**2, axes, keepdims=True))
@@ -220,10 +219,7 @@ def arrays_of(objective, model):
     """
     if isinstance(model, keras.Model):
         variables, _ = variables_of(network_of(model))
-        arrays = [
-            keras.ops.convert_to_numpy(keras.ops.cast(v.value, "float64"))
-            for v in variables
-        ]
+        arrays = [to_float64(v.value) for v in variables]
     else:
         arrays = _in_order(objective, model)
     shapes = [array.shape for array in arrays]

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_lwsam import _arguments, _checks, _engines, _keras, _layers
+from keras_lwsam._tensors import to_float64
 from keras_lwsam.analysis.data import batches_of
 from keras_lwsam.model import LWSAMModel
 
@@ -206,12 +207,7 @@ class Objective:
 
     def vector(self, tensors: list) -> np.ndarray:
         """A vector of float64, from a tensor for each of `perturbed`."""
-        return np.concatenate(
-            [
-                ops.convert_to_numpy(ops.cast(t, "float64")).reshape(-1)
-                for t in tensors
-            ]
-        )
+        return np.concatenate([to_float64(t).reshape(-1) for t in tensors])
 
     def _tensors(self, vector):
         """A tensor for each of `perturbed`, in at least float32."""

@@ -3,6 +3,7 @@
 import tensorflow as tf
 from keras import ops
 
+from keras_lwsam._engines.engine import vector
 from keras_lwsam._tensors import in_float32, squared_norm
 
 
@@ -48,27 +49,7 @@ def _map_values(function, gradient):
 
 def squared_norms(gradients):
     """Vector of the squared L2 norm of each gradient, 0 where `None`."""
-    return _vector(lambda gradient: squared_norm(dense(gradient)), gradients)
-
-
-def sums(tensors):
-    """Vector of the sum over each tensor, 0 where `None`."""
-    return _vector(ops.sum, tensors)
-
-
-def _vector(function, tensors):
-    return ops.stack(
-        [
-            ops.zeros((), "float32")
-            if tensor is None
-            else ops.cast(function(tensor), "float32")
-            for tensor in tensors
-        ]
-    )
-
-
-def is_one(factor):
-    return isinstance(factor, float) and factor == 1.0
+    return vector(lambda gradient: squared_norm(dense(gradient)), gradients)
 
 
 def all_or_none(gradients, is_finite):

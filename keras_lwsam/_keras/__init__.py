@@ -1,11 +1,11 @@
-"""The only file that touches names which Keras does not make public."""
+"""The only folder that touches names which Keras does not make public."""
 
+import functools
 import inspect
 import itertools
 
 import keras
 from keras.src import backend
-from keras.src.optimizers import base_optimizer
 from keras.src.trainers import data_adapters
 
 from keras_lwsam._lending import with_attributes
@@ -68,6 +68,11 @@ def seed_states(network):
         for layer in walk_layers(network)
         for generator in layer._seed_generators
     ]
+
+
+def seed_dtype():
+    """The type of the numbers that the backend draws from."""
+    return backend.random_seed_dtype()
 
 
 def reading_order(network):
@@ -169,10 +174,11 @@ def data_adapter(x, y, sample_weight, batch_size):
     )
 
 
-def steps_of(model, iterator):
-    """How many steps a call of the train function takes from `iterator`."""
-    is_dataset = hasattr(iterator, "element_spec")
-    return model.steps_per_execution if is_dataset else 1
+def batches_of(adapter):
+    """The batches of a `data_adapter`, as the backend takes them."""
+    if backend.backend() == "tensorflow":
+        return adapter.get_tf_dataset()
+    return adapter.get_numpy_iterator()
 
 
 def track_loss(model, loss, x):
@@ -196,12 +202,6 @@ def has_metrics_of_keras(network):
     )
 
 
-def already_reduced(optimizer):
-    """Lets an optimizer take gradients that are those of all replicas."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    return with_attributes([(optimizer, {"_all_reduce_sum_gradients": list})])
-
-
 def compile_arguments(network):
     """What `network` was compiled with, with a new optimizer like its own."""
     arguments = dict(network._compile_config.config)
@@ -212,6 +212,18 @@ def compile_arguments(network):
         vars(anew).update({k: v for k, v in own if "_exclude_" in k})
         arguments["optimizer"] = anew
     return arguments
+
+
+def with_own_step(model):
+    """Lets Keras compile `model.train_step` as if it never had before.
+
+    JAX knows a program again by its function, so each has its own. On PyTorch
+    it is not compiled: `torch.compile` cannot differentiate twice through what
+    two passes have in common.
+    """
+    step = functools.partial(type(model).train_step, model)
+    lent = {"train_step": step, "_should_torch_compile": lambda: False}
+    return with_attributes([(model, lent)])
 
 
 def lend_compiled(model, network):
@@ -321,80 +333,3 @@ def without_regularization(network):
     """Lets `network` have no regularization and no `add_loss`."""
     nothing = [keras.ops.zeros(())]
     return with_attributes([(network, {"_losses_override": nothing})])
-
-
-def slots_of(optimizer, variable):
-    """What an optimizer remembers of a variable: variables of its own."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    index = optimizer._get_variable_index(variable)
-    count = len(optimizer._trainable_variables)
-    lists = [
-        value
-        for name, value in vars(optimizer).items()
-        if isinstance(value, list)
-        and len(value) == count
-        and name not in ("_trainable_variables", "_variables")
-    ]
-    return [
-        slots[index]
-        for slots in lists
-        if isinstance(slots[index], keras.Variable)
-    ]
-
-
-def predict_update(optimizer, gradients, variables):
-    """The values that an optimizer would leave, without leaving them.
-
-    Where it accumulates gradients, or takes whole steps in a way of its own (as
-    Nadam does): one step of plain gradient descent.
-
-    Args:
-        optimizer: A built optimizer.
-        gradients: List of tensors or `None`, in the units of the loss.
-        variables: Keras variables.
-
-    Returns:
-        List of tensors; `None` for a variable that is not updated.
-    """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    rate = optimizer.learning_rate
-    trained = {id(v) for v in optimizer._trainable_variables}
-    pairs = [
-        (g, v)
-        for g, v in zip(gradients, variables, strict=True)
-        if g is not None and id(v) in trained
-    ]
-    takes_steps_of_its_own = (
-        type(optimizer)._backend_update_step
-        is not keras.optimizers.Optimizer._backend_update_step
-    )
-    if optimizer.gradient_accumulation_steps or takes_steps_of_its_own:
-        new = {
-            id(v): v.value - keras.ops.cast(rate * g, v.dtype) for g, v in pairs
-        }
-        return [new.get(id(v)) for v in variables]
-    # Only the backend's own ways with variables know no stateless scope.
-    base = base_optimizer.BaseOptimizer
-    keys = {id(v): optimizer._var_key(v) for _, v in pairs}
-    methods = {
-        name: getattr(base, name).__get__(optimizer)
-        for name in ("assign", "assign_add", "assign_sub")
-    }
-    methods["_var_key"] = lambda variable: keys[id(variable)]
-    own = vars(optimizer)
-    scope = keras.StatelessScope()
-    try:
-        own.update(methods)
-        with scope:
-            clipped = optimizer._clip_gradients([g for g, _ in pairs])
-            base._apply_weight_decay(optimizer, [v for _, v in pairs])
-            for g, (_, v) in zip(clipped, pairs, strict=True):
-                optimizer.update_step(g, v, rate)
-            for _, v in pairs:
-                if v.constraint is not None:
-                    v.assign(v.constraint(v))
-    finally:
-        for name in methods:
-            del own[name]
-    new = {id(v): scope.get_current_value(v) for _, v in pairs}
-    return [new.get(id(v)) for v in variables]

@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras import tree
 
-from keras_lwsam._engines import batches, replicas
+from keras_lwsam._engines.tensorflow import batches, replicas
 from keras_lwsam._tensors import scale
 
 

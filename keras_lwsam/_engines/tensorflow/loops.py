@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_lwsam import _keras
-from keras_lwsam._engines.gradients import dense
+from keras_lwsam._engines.tensorflow.gradients import dense
 from keras_lwsam._lending import with_attributes
 
 try:

@@ -1,0 +1,185 @@
+"""What an earlier pass of a step has computed, taken over by the next."""
+
+import contextlib
+import operator
+from typing import Any, NamedTuple
+
+from keras import tree
+
+from keras_lwsam import _keras
+from keras_lwsam._engines.torch import randomness
+from keras_lwsam._keras import functional
+from keras_lwsam._lending import with_attributes
+
+
+class Call(NamedTuple):
+    """An operation that has been called, and all that it did.
+
+    Attributes:
+        operands: List of the tensors and values that it was given.
+        read: List of the values of its variables.
+        outputs: Structure of tensors.
+        updates: `(variable, value)` pairs that it has assigned.
+        losses: Pairs of a layer and a loss that it has added.
+        drawn: Where it left the generators of PyTorch; `None` if it has drawn
+            nothing.
+    """
+
+    operands: list
+    read: list
+    outputs: Any
+    updates: list
+    losses: list
+    drawn: Any
+
+
+class Outputs:
+    """Outputs of the operations of functional networks, in one step.
+
+    An operation that is given the very tensors that it was given before, and
+    whose variables have the same values, is not called again: its outputs are
+    taken over, and with them the graph that gradients flow back through.
+    Networks that are not functional call their layers themselves, in a way
+    that nobody else sees: there nothing is taken over.
+
+    Args:
+        network: The `keras.Model`.
+    """
+
+    def __init__(self, network):
+        self._parts = functional.functional_parts(_keras.walk_layers(network))
+        self._network = network
+        self._known = {}
+        self._recorders = []
+        self._given = self._inputs = None
+
+    @property
+    def are_shared(self):
+        """Whether anything can be taken over."""
+        return bool(self._parts)
+
+    def inputs(self, given):
+        """What the network is called on: the same tensors in all passes.
+
+        A pass on others than the last one's has nothing in common with it.
+        """
+        parts = tree.flatten(given)
+        if self._given is None or not all(
+            map(operator.is_, parts, self._given)
+        ):
+            self._known.clear()
+            self._given = parts
+            self._inputs = functional.converted(self._network, given)
+        return self._inputs
+
+    @contextlib.contextmanager
+    def shared(self, scope):
+        """A context in which the network is called in a pass.
+
+        Args:
+            scope: The `Pass`.
+        """
+        if not self._parts:
+            yield
+            return
+        self._forget(scope)
+
+        def take(network, standardize, tensors):
+            return self._call(
+                scope, network, "inputs", standardize, (tensors,), {}
+            )
+
+        def call(operation, run, args, kwargs):
+            return self._call(scope, operation, "call", run, args, kwargs)
+
+        calls = functional.with_calls(self._parts, take, call)
+        with calls, self._noting_losses():
+            yield
+
+    def _noting_losses(self):
+        """A context in which layers tell the recorders what they add."""
+
+        def noted(layer):
+            def add_loss(loss):
+                for recorder in self._recorders:
+                    recorder.losses.append((layer, loss))
+                return type(layer).add_loss(layer, loss)
+
+            return add_loss
+
+        return with_attributes(
+            [
+                (layer, {"add_loss": noted(layer)})
+                for layer in _keras.walk_layers(self._network)
+            ]
+        )
+
+    def _call(self, scope, operation, what, run, args, kwargs):
+        operands = tree.flatten((args, kwargs))
+        variables = getattr(operation, "variables", ())
+        if what == "inputs":
+            variables = ()
+        read = [scope.get_current_value(v) for v in variables]
+        key = (id(operation), what, *sorted(kwargs), *map(_mark, operands))
+        key += tuple(map(id, read))
+        if key in self._known:
+            call = self._known[key]
+            for variable, value in call.updates:
+                scope.note(variable, value)
+            for layer, loss in call.losses:
+                layer.add_loss(loss)
+            if call.drawn is not None:
+                randomness.restore(call.drawn)
+            return call.outputs
+        recorder = _Recorder()
+        self._recorders.append(recorder)
+        before = randomness.state()
+        scope.listeners.append(recorder)
+        try:
+            outputs = run(*args, **kwargs)
+        finally:
+            scope.listeners.remove(recorder)
+            self._recorders.remove(recorder)
+        after = randomness.state()
+        self._known[key] = Call(
+            operands,
+            read,
+            outputs,
+            updates=recorder.updates,
+            losses=recorder.losses,
+            drawn=None if randomness.are_equal(before, after) else after,
+        )
+        return outputs
+
+    def _forget(self, scope):
+        """Drops what depends on values that this pass does not have."""
+        present = set(map(id, scope.state_mapping.values()))
+        gone = set()
+        for key, call in list(self._known.items()):
+            operands = set(map(id, call.operands))
+            read = set(map(id, call.read))
+            if not read <= present or operands & gone:
+                del self._known[key]
+                gone.update(map(id, tree.flatten(call.outputs)))
+
+
+class _Recorder:
+    """Notes what is assigned, and which losses are added."""
+
+    def __init__(self):
+        self.updates = []
+        self.losses = []
+
+    def read(self, variable, value):
+        """Told of a variable that is read."""
+
+    def updated(self, variable, value):
+        """Told of a variable that is assigned."""
+        self.updates.append((variable, value))
+
+
+def _mark(operand):
+    """What tells an operand from another."""
+    if operand is None or isinstance(operand, bool | int | float | str):
+        return (type(operand), operand)
+    return id(operand)

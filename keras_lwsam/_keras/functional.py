@@ -1,0 +1,59 @@
+"""How functional networks of Keras call their operations."""
+
+from keras import tree
+from keras.src.ops.function import Function
+
+from keras_lwsam._lending import with_attributes
+
+
+def functional_parts(layers):
+    """The functional networks among some layers, or inside sequential ones."""
+    found = [getattr(layer, "_functional", None) or layer for layer in layers]
+    return [part for part in found if isinstance(part, Function)]
+
+
+def converted(network, inputs):
+    """Inputs as a network converts them before it is called."""
+    if not network._convert_input_args:
+        return inputs
+
+    def convert(part):
+        return network.dtype_policy.convert_input(
+            part, network.autocast, network.input_dtype
+        )
+
+    return tree.map_structure(convert, inputs)
+
+
+def with_calls(networks, take, call):
+    """Lets functional networks hand over what they would do themselves.
+
+    Args:
+        networks: List of functional networks.
+        take: Function `(network, standardize, inputs)` to the tensors that it
+            begins with; `standardize(inputs)` makes them.
+        call: Function `(operation, run, args, kwargs)` to the outputs of an
+            operation; `run(*args, **kwargs)` computes them.
+    """
+
+    def own(network):
+        standardize = network._standardize_inputs
+        run_through = network._run_through_graph
+
+        def run(inputs, operation_fn=lambda operation: operation, **kwargs):
+            def around(operation):
+                inner = operation_fn(operation)
+                return lambda *args, **kwargs: call(
+                    operation, inner, args, kwargs
+                )
+
+            return run_through(inputs, operation_fn=around, **kwargs)
+
+        return {
+            "_standardize_inputs": lambda inputs: take(
+                network, standardize, inputs
+            ),
+            "_run_through_graph": run,
+        }
+
+    return with_attributes([(network, own(network)) for network in networks])

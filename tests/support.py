@@ -4,16 +4,21 @@ import functools
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 
 from keras_lwsam import LWSAMModel
+
+BACKEND = keras.backend.backend()
 
 MODES = {
     "graph": {},
     "xla": {"jit_compile": True},
     "eager": {"run_eagerly": True},
 }
+if BACKEND != "tensorflow":
+    # JAX compiles by XLA or not at all, and PyTorch does not compile.
+    del MODES["xla"]
+XLA = "xla" if "xla" in MODES else "graph"
 
 
 def convolutional_network(seed=0, dropout=0.2, l2=1e-3):
@@ -31,7 +36,8 @@ def convolutional_network(seed=0, dropout=0.2, l2=1e-3):
         )(x)
         x = layers.BatchNormalization(name=f"norm{block}")(x)
         x = layers.ReLU()(x)
-        x = layers.Dropout(dropout)(x)
+        # PyTorch would draw from a generator that is no variable.
+        x = layers.Dropout(dropout, seed=block)(x)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dense(8, activation="tanh", name="hidden")(x)
     outputs = layers.Dense(3, name="logits")(x)
@@ -107,12 +113,16 @@ def mirrored():
     """One for all tests: TensorFlow counts its collectives by strategy, and
     confuses those of two strategies in one process.
     """
+    import tensorflow as tf
+
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @functools.cache
 def replicas(count):
     """So many, which reduce without collectives, and so also eagerly."""
+    import tensorflow as tf
+
     return tf.distribute.MirroredStrategy(
         [f"CPU:{i}" for i in range(count)],
         cross_device_ops=tf.distribute.ReductionToOneDevice(),

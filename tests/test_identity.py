@@ -6,6 +6,7 @@ import pytest
 from keras_lwsam import LWSAMModel, selection
 from tests.support import (
     MODES,
+    XLA,
     assert_equal,
     convolutional_network,
     cross_entropy,
@@ -69,7 +70,7 @@ def test_nothing_to_perturb_is_fit(arguments):
     assert_same_training(arguments, OPTIMIZERS["momentum"])
 
 
-@pytest.mark.parametrize("mode", ["xla", "eager"])
+@pytest.mark.parametrize("mode", [XLA, "eager"])
 def test_in_other_modes(mode):
     assert_same_training({"rho": 0.0}, OPTIMIZERS["momentum"], **MODES[mode])
 
@@ -79,6 +80,7 @@ def test_every_optimizer(optimizer):
     assert_same_training({"rho": 0.0}, optimizer)
 
 
+@pytest.mark.not_torch
 def test_several_steps_in_one_execution():
     assert_same_training(
         {"rho": 0.0}, OPTIMIZERS["momentum"], steps_per_execution=2

@@ -28,7 +28,7 @@ RANKS = [
     | {"step"},
     {"methods", "selection"},
     {"combinations", "perturbations", "schedules", "_layers", "_records"},
-    {"_arguments", "_cards", "_clock", "_inputs", "_keras", "_overrides"}
+    {"_arguments", "_cards", "_clock", "_inputs", "_overrides"}
     | {
         "_random",
         "_structure",
@@ -38,6 +38,7 @@ RANKS = [
         "_version",
         "_work",
     },
+    {"_keras"},
     {"_lending"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
@@ -92,7 +93,7 @@ def test_backends_and_the_inside_of_keras_stay_in_their_files(path):
 
 
 def test_an_engine_knows_no_method():
-    for path in (ROOT / "_engines").glob("*.py"):
+    for path in (ROOT / "_engines").rglob("*.py"):
         assert not [n for n in imports(path) if "methods" in n]
 
 
@@ -112,6 +113,29 @@ def test_nothing_heavy_is_imported_that_keras_does_not():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_no_other_backend_is_imported():
+    """Not when it is imported, and not when it trains."""
+    code = """
+import sys, keras, numpy as np
+def fit(wrap):
+    model = wrap(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+    model.compile("sgd", "mse")
+    model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+def backends():
+    others = {"tensorflow", "jax", "torch"} - {keras.backend.backend()}
+    return sorted(others & set(sys.modules))
+fit(lambda network: network)
+plain = backends()
+from keras_lwsam import LWSAMModel
+fit(LWSAMModel)
+print("with keras", plain, "new", [m for m in backends() if m not in plain])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("new []"), done.stdout
 
 
 def test_everything_public_is_documented():

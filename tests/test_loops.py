@@ -12,7 +12,7 @@ from keras import layers
 
 from benchmarks import operations
 from keras_lwsam import LWSAMModel, selection
-from keras_lwsam._engines import loops
+from keras_lwsam._engines.tensorflow import loops
 from tests.support import (
     assert_close,
     assert_equal,

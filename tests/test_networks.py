@@ -23,6 +23,7 @@ from tests.networks import (
 )
 from tests.support import (
     MODES,
+    XLA,
     assert_close,
     assert_equal,
     convolutional_network,
@@ -92,7 +93,7 @@ IN_XLA = [
 def test_xla_takes_the_same_step(make):
     """Where nothing is drawn at random; else the step is only finite."""
     network, twin, x, y = built_twice(make)
-    for each, mode in ((network, "xla"), (twin, "graph")):
+    for each, mode in ((network, XLA), (twin, "graph")):
         model = LWSAMModel(each, layers="all", rho=0.1)
         model.compile(momentum_sgd(), cross_entropy(), **MODES[mode])
         model.train_on_batch(x, y)

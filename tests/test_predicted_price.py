@@ -11,7 +11,7 @@ from benchmarks import networks as benchmarked
 from benchmarks import operations
 from benchmarks.networks import Positions
 from keras_lwsam import LWSAMModel, _layers, costs, selection
-from keras_lwsam._engines import operations as traced
+from keras_lwsam._engines.tensorflow import operations as traced
 from tests import networks
 from tests.support import cross_entropy
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lwsam import LWSAMModel
-from keras_lwsam._engines import halves
+from keras_lwsam._engines.tensorflow import halves
 from tests.support import (
     assert_close,
     assert_equal,

@@ -11,6 +11,7 @@ from tests import twins
 from tests.cases import CASES, KINDS
 from tests.support import (
     MODES,
+    XLA,
     assert_close,
     convolutional_network,
     cross_entropy,
@@ -126,9 +127,9 @@ def test_convolutions_with_batchnorm_dropout_and_regularizers(
     ("name", "mode"),
     [(name, "eager") for name in CASES]
     + [
-        (name, "xla")
+        (name, XLA)
         if name in ("aesam", "ksam")
-        else pytest.param(name, "xla", marks=pytest.mark.exhaustive)
+        else pytest.param(name, XLA, marks=pytest.mark.exhaustive)
         for name in CASES
     ],
 )

@@ -4,8 +4,9 @@ import dataclasses
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from tests.backends import differentiated, to_numpy
 from tests.twins.draws import Draws
 from tests.twins.vectors import norm, ratio
 
@@ -197,7 +198,7 @@ class Bench:
         )
         self.optimizer.apply(
             [
-                tf.constant(array, dtype=v.dtype) if connected else None
+                ops.convert_to_tensor(array, v.dtype) if connected else None
                 for array, v, connected in arrays
             ],
             self.variables,
@@ -205,37 +206,35 @@ class Bench:
 
     def _assign(self, vector):
         for v, value in zip(self.variables, self.split(vector), strict=True):
-            v.assign(tf.cast(value, v.dtype))
+            v.assign(ops.convert_to_tensor(value, v.dtype))
 
     def _gradient(self, gradients):
         pairs = zip(gradients, self.variables, strict=True)
         return self.join(
-            [
-                np.zeros(v.shape) if g is None else tf.convert_to_tensor(g)
-                for g, v in pairs
-            ]
+            [np.zeros(v.shape) if g is None else to_numpy(g) for g, v in pairs]
         )
 
     def _function(self, function, regular, training):
         key = function, regular, training
         if key not in self._functions:
-            run = self._evaluation(function, regular, training)
-            # XLA draws other random numbers than TensorFlow.
-            if self.jit_compile:
-                run = tf.function(run, jit_compile=True)
-            self._functions[key] = run
+            self._functions[key] = self._evaluation(function, regular, training)
         return self._functions[key]
 
     def _evaluation(self, function, regular, training):
         def run(x, y, weights):
-            with tf.GradientTape() as tape:
+            def compute():
                 predictions = self.network(x, training=training)
                 values = function(y, predictions)
-                loss = tf.reduce_mean(values * tf.cast(weights, values.dtype))
+                loss = ops.mean(values * ops.cast(weights, values.dtype))
                 if regular:
                     loss += sum(self.network.losses)
-            gradients = tape.gradient(loss, self.network.trainable_variables)
-            return loss, values, predictions, gradients
+                return loss, values, predictions
+
+            # XLA draws other random numbers than TensorFlow.
+            results, gradients = differentiated(
+                self.network, compute, self.jit_compile
+            )
+            return *map(to_numpy, results), gradients
 
         return run
 

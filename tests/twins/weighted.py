@@ -1,9 +1,20 @@
 """Methods that weigh samples or ascend another objective."""
 
+import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from tests.backends import differentiated, to_numpy
 from tests.twins.gradients import SAM
+
+
+class Only:
+    """In place of a network: one variable."""
+
+    non_trainable_variables = ()
+
+    def __init__(self, variable):
+        self.trainable_variables = [variable]
 
 
 class BiSAM(SAM):
@@ -33,16 +44,16 @@ class BiSAM(SAM):
 
     def objective(self, y, logits):
         """Q of each sample."""
-        y = tf.reshape(tf.cast(y, "int32"), (-1, 1))
-        margins = logits - tf.gather(logits, y, batch_dims=1)
+        y = ops.reshape(ops.cast(y, "int32"), (-1, 1))
+        margins = logits - ops.take_along_axis(logits, y, axis=1)
         values = self.mu * self.bounded(margins)
-        return tf.reduce_logsumexp(values, axis=-1) / self.mu
+        return ops.logsumexp(values, axis=-1) / self.mu
 
     def bounded(self, x):
         """log: 1 - log(1 + exp(c - x)), c = log(e - 1); tanh: tanh(alpha x)."""
         if self.phi == "tanh":
-            return tf.tanh(self.alpha * x)
-        return 1.0 - tf.math.softplus(float(np.log(np.e - 1.0)) - x)
+            return ops.tanh(self.alpha * x)
+        return 1.0 - ops.softplus(float(np.log(np.e - 1.0)) - x)
 
 
 class DeltaSAM(SAM):
@@ -68,11 +79,14 @@ class DeltaSAM(SAM):
 
     def sample_weights(self, bench, batch, predictions):
         """Norms divided by their mean; zero if all are."""
-        outputs = tf.constant(predictions)
-        with tf.GradientTape() as tape:
-            tape.watch(outputs)
-            values = bench.per_sample_loss(batch.y, outputs)
-        rows = tape.gradient(values, outputs).numpy().astype("float64")
+        outputs = keras.Variable(predictions)
+
+        def compute():
+            values = bench.per_sample_loss(batch.y, outputs.value)
+            return ops.sum(values), values
+
+        rows = differentiated(Only(outputs), compute)[1][0]
+        rows = to_numpy(rows).astype("float64")
         norms = np.sqrt(np.sum(rows.reshape(len(batch), -1) ** 2, axis=1))
         return norms / norms.mean() if norms.any() else norms
 

@@ -1,0 +1,177 @@
+"""What PyTorch computes once, and what it does not compute."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_lwsam import LWSAMModel, selection
+from tests.support import (
+    assert_equal,
+    cross_entropy,
+    momentum_sgd,
+    weights_of,
+)
+
+pytestmark = pytest.mark.torch
+
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=(8, 6)).astype("float32")
+Y = GENERATOR.integers(0, 3, 8)
+
+
+class Counted(layers.Dense):
+    """A dense layer that counts its calls, and backward passes through it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.calls = 0
+        self.backward_passes = 0
+
+    def call(self, inputs, training=None):
+        self.calls += 1
+        outputs = super().call(inputs)
+        if outputs.requires_grad:
+            outputs.grad_fn.register_hook(self.count)
+        return outputs
+
+    def count(self, *_):
+        self.backward_passes += 1
+
+
+class Subclassed(keras.Model):
+    """The same layers, called in a way that nobody else sees."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = parts
+
+    def call(self, x, training=None):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def parts():
+    return [
+        Counted(8, activation="tanh", name="first"),
+        layers.BatchNormalization(name="norm"),
+        layers.Dropout(0.5, name="drop"),
+        Counted(8, activation="tanh", name="second"),
+        layers.ActivityRegularization(0.1),
+        Counted(3, name="logits"),
+    ]
+
+
+def functional():
+    inputs = x = keras.Input((6,))
+    for part in parts():
+        x = part(x)
+    return keras.Model(inputs, x)
+
+
+def sequential():
+    return keras.Sequential([keras.Input((6,)), *parts()])
+
+
+def nested():
+    inputs = keras.Input((6,))
+    inner = sequential()
+    return keras.Model(inputs, inner(inputs) * 2.0)
+
+
+def subclassed():
+    network = Subclassed(parts())
+    network(X)
+    return network
+
+
+def counts_of(make, chosen, **kwargs):
+    """Calls and backward passes of the three dense layers, in two steps."""
+    keras.utils.set_random_seed(0)
+    model = LWSAMModel(make(), layers=chosen, **kwargs)
+    model.compile(momentum_sgd(), cross_entropy())
+    counted = [
+        layer
+        for layer in model.model._flatten_layers()
+        if isinstance(layer, Counted)
+    ]
+    # Keras builds losses and metrics before the first step.
+    model.train_on_batch(X, Y)
+    for layer in counted:
+        layer.calls = layer.backward_passes = 0
+    for _ in range(2):
+        model.train_on_batch(X, Y)
+    found = {x.name: (x.calls, x.backward_passes) for x in counted}
+    return [found[name] for name in ("first", "second", "logits")]
+
+
+@pytest.mark.parametrize("make", [functional, sequential, nested])
+@pytest.mark.parametrize("upstream", [0, 1, 2])
+def test_what_lies_upstream_is_computed_once(make, upstream):
+    """Forward; and the first backward pass ends at the first layer chosen."""
+    names = ["first", "second", "logits"][upstream:]
+    found = counts_of(make, [rf"(.*/)?{name}" for name in names])
+    assert found[:upstream] == [(2, 2)] * upstream
+    assert found[upstream:] == [(4, 4)] * (3 - upstream)
+
+
+def test_a_gradient_of_all_walks_back_through_what_is_shared():
+    found = counts_of(
+        functional, selection.OutputSide(1), perturbation_norm="all"
+    )
+    assert found == [(2, 4), (2, 4), (4, 4)]
+
+
+def test_a_subclassed_network_only_saves_the_backward_pass():
+    found = counts_of(subclassed, ["logits"])
+    assert found == [(4, 2), (4, 2), (4, 4)]
+
+
+@pytest.mark.parametrize("make", [functional, subclassed])
+def test_both_passes_draw_the_same(make, monkeypatch):
+    """Of dropout without a seed, which draws from PyTorch's own generator."""
+    import torch
+
+    drawn = []
+    dropout = torch.nn.functional.dropout
+
+    def noted(*args, **kwargs):
+        outputs = dropout(*args, **kwargs)
+        drawn.append(outputs.detach().numpy() == 0.0)
+        return outputs
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", noted)
+    counts_of(make, "all")
+    one, again, other, once_more = drawn[-4:]
+    np.testing.assert_array_equal(one, again)
+    np.testing.assert_array_equal(other, once_more)
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize("make", [functional, sequential, nested, subclassed])
+def test_what_is_taken_over_changes_no_number(make, monkeypatch):
+    ends = []
+    for shares in (True, False):
+        if not shares:
+            from keras_lwsam._keras import functional as parts_of
+
+            monkeypatch.setattr(parts_of, "functional_parts", lambda _: [])
+        keras.utils.set_random_seed(0)
+        model = LWSAMModel(make(), layers=["logits"])
+        model.compile(momentum_sgd(), cross_entropy())
+        model.fit(X, Y, batch_size=4, epochs=3, shuffle=False, verbose=0)
+        ends.append(weights_of(model))
+    assert_equal(*ends)
+
+
+def test_steps_are_not_compiled():
+    """As files of other backends ask for it, which are compiled by XLA."""
+    ends = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        model = LWSAMModel(sequential(), layers=["logits"])
+        model.compile(momentum_sgd(), cross_entropy(), jit_compile=jit_compile)
+        model.fit(X, Y, batch_size=4, shuffle=False, verbose=0)
+        ends.append(weights_of(model))
+    assert_equal(*ends)

@@ -9,7 +9,8 @@ import platform
 
 def describe():
     """Dict of versions, processor and cores."""
-    packages = ("keras", "tensorflow", "keras-hub", "tf_keras", "numpy")
+    packages = ("keras", "tensorflow", "jax", "torch", "keras-hub")
+    packages += ("tf_keras", "numpy")
     versions = {}
     for package in packages:
         try:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from benchmarks import networks, step_cost
 from keras_lwsam import LWSAMModel, selection
 from tests.support import (
     assert_equal,
@@ -175,3 +176,50 @@ def test_steps_are_not_compiled():
         model.fit(X, Y, batch_size=4, shuffle=False, verbose=0)
         ends.append(weights_of(model))
     assert_equal(*ends)
+
+
+class Limited(layers.Layer):
+    """A layer of sequences that may not be long."""
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def call(self, x):
+        if x.shape[1] > 16:
+            raise ValueError("too long")
+        return x
+
+
+def test_an_open_dimension_with_a_limit():
+    """Keras calls a network with 83 where nothing is said."""
+    inputs = keras.Input((None, 6))
+    x = layers.Dense(8, name="first")(Limited()(inputs))
+    x = layers.GlobalAveragePooling1D()(x)
+    network = keras.Model(inputs, layers.Dense(3, name="last")(x))
+    model = LWSAMModel(network)
+    assert model.layer_paths == ["first", "last"]
+    assert model.cost(length=16).overhead > 0.0
+
+
+@pytest.mark.parametrize("way", ["last 10%", "last 50%", "SAM"])
+@pytest.mark.parametrize("name", ["resnet20", "vit", "mlp"])
+def test_predicted_work_is_what_is_executed(name, way):
+    """Of products; a layer that holds others is computed again as a whole."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counted = {}
+    for each in ("plain", way):
+        keras.utils.set_random_seed(0)
+        network = networks.BUILDERS[name]()
+        x, y = networks.batch(network, 2)
+        model = network
+        if each != "plain":
+            model = LWSAMModel(network, **step_cost.arguments(each))
+        model.compile(momentum_sgd(), cross_entropy())
+        model.train_on_batch(x, y)
+        with FlopCounterMode(display=False) as counter:
+            model.train_on_batch(x, y)
+        counted[each] = counter.get_total_flops()
+    executed = counted[way] / counted["plain"]
+    predicted = 1.0 + model.cost(batch_size=2).overhead
+    assert predicted == pytest.approx(executed, abs=0.02)

@@ -94,8 +94,21 @@ def reading_order(network):
         with recorder:
             return call(network, x, training=False)
 
-    backend.compute_output_spec(call_and_record, inputs)
+    try:
+        backend.compute_output_spec(call_and_record, inputs)
+    except Exception:
+        # PyTorch takes an open dimension to be 83, longer than a sequence of
+        # some networks may be.
+        recorder.first_reads.clear()
+        short = keras.tree.map_structure(_short, inputs)
+        backend.compute_output_spec(call_and_record, short)
     return {key: rank for rank, key in enumerate(recorder.first_reads)}
+
+
+def _short(tensor):
+    """A symbolic tensor like another, with few entries where it is open."""
+    shape = tuple(8 if size is None else size for size in tensor.shape)
+    return keras.KerasTensor(shape, tensor.dtype)
 
 
 class _ReadRecorder(keras.StatelessScope):

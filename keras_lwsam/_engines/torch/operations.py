@@ -1,5 +1,7 @@
 """What one pass through a network computes, and on which weights it depends."""
 
+import contextlib
+
 import torch
 from keras import ops, tree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,7 +15,7 @@ from keras_lwsam._engines.operations import (
 )
 from keras_lwsam._engines.scopes import Pass
 from keras_lwsam._engines.torch import flops, randomness
-from keras_lwsam._keras.functional import functional_parts
+from keras_lwsam._keras import functional
 
 
 def of_network(network, inputs, weights) -> list[Operation]:
@@ -33,8 +35,9 @@ def of_network(network, inputs, weights) -> list[Operation]:
     rest = [v for v in network.variables if id(v) not in known]
     at = [v.value.detach() for v in weights]
     # Only functional networks let what they have computed be taken over.
-    is_shared = bool(functional_parts([network]))
+    is_shared = bool(functional.functional_parts([network]))
     recorder = _Recorder(Dependence(is_repeated=not is_shared))
+    position = {id(v): i for i, v in enumerate(weights)}
     for part in tree.flatten(x):
         recorder.note(part, Dependence(data=True))
     for index, value in enumerate(at):
@@ -48,9 +51,21 @@ def of_network(network, inputs, weights) -> list[Operation]:
         torch.Tensor.detach,
         lambda value, index: value,
     )
+
+    def take(network, standardize, tensors):
+        return standardize(tensors)
+
+    def call(operation, run, args, kwargs):
+        variables = getattr(operation, "variables", ())
+        own = {position[id(v)] for v in variables if id(v) in position}
+        with recorder.inside(frozenset(own)):
+            return run(*args, **kwargs)
+
+    parts = functional.functional_parts(_keras.walk_layers(network))
+    calls = functional.with_calls(parts, take, call)
     drawn = randomness.state()
     try:
-        with torch.no_grad(), scope, recorder:
+        with torch.no_grad(), scope, calls, recorder:
             predictions = _keras.call(network, x, training=True)
             results = [*tree.flatten(predictions), *network.losses]
     finally:
@@ -72,6 +87,22 @@ class _Recorder(TorchDispatchMode):
         self._found = []
         # Ids are unique while what they are the ids of is alive.
         self._kept = []
+        self._own = frozenset()
+
+    @contextlib.contextmanager
+    def inside(self, own):
+        """A context in which an operation of a functional network is called.
+
+        It is called again, as a whole, if one of its weights is perturbed.
+
+        Args:
+            own: Positions of its weights.
+        """
+        around, self._own = self._own, own
+        try:
+            yield
+        finally:
+            self._own = around
 
     def note(self, tensor, dependence):
         """Notes what a tensor depends on."""
@@ -82,7 +113,7 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         results = function(*args, **kwargs)
         operands = [self._of(t) for t in flops.tensors((args, kwargs))]
-        outcome = union([*operands, self._any_case])
+        outcome = union([*operands, self._any_case, Dependence(self._own)])
         name = function.overloadpacket.__name__
         if name == "detach":
             outcome = outcome._replace(gradients=frozenset())

@@ -108,7 +108,8 @@ class HasPrices:
     ) -> costs.ModelCosts:
         """What the steps of this model cost, layer by layer.
 
-        The network is traced once and not run; its operations are counted. See
+        The network is traced once (on PyTorch called once, on ones), and its
+        operations are counted. See
         `keras_lwsam.costs` for what is counted, and for what is not. It is a
         step of two gradients: methods that evaluate more or fewer, schedules
         and splits of the batch have other prices (see the methods' cards).

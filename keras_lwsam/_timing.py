@@ -87,7 +87,7 @@ def _seconds(step):
     """How long a function of no arguments computes."""
     start = time.perf_counter()
     # Waits for what is computed last.
-    np.asarray(tree.flatten(step())[0])
+    ops.convert_to_numpy(tree.flatten(step())[0])
     return time.perf_counter() - start
 
 

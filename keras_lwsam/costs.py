@@ -17,7 +17,9 @@ memory and for the launch of each operation, too.
 Loops and conditions, and what follows from them, are computed again in any
 case: TensorFlow's graph mode does not merge two of them. Those in Keras's
 recurrent layers are not: a second pass takes over what such a layer has made,
-unless something that it depends on is perturbed.
+unless something that it depends on is perturbed. On JAX they are loops like
+others. On PyTorch an operation of a functional network is computed again as a
+whole, and a network that is not functional altogether.
 """
 
 import collections
@@ -187,8 +189,9 @@ def layer_costs(
 ) -> Costs:
     """What it costs to perturb each layer of a network.
 
-    The network is traced once and not run. In TensorFlow's graph mode the
-    products and convolutions that a step executes are those counted here.
+    The network is traced once and not run; on PyTorch it is called once, on
+    ones. In TensorFlow's graph mode, and on PyTorch, the products and
+    convolutions that a step executes are those counted here.
 
     With `timed=True` some steps that perturb layers from the output side on
     are also compiled and taken, in turn with plain ones: their weights go

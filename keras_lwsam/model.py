@@ -80,7 +80,8 @@ class LWSAMModel(
             to `"selected"`.
         sync_perturbation: Under `tf.distribute`: `False`, each replica is
             perturbed along its own gradient (m-sharpness); `True`, all along
-            the gradient of the global batch. Defaults to `False`.
+            the gradient of the global batch, as the devices of
+            `keras.distribution` always are. Defaults to `False`.
         sharpness_metrics: Whether `sharpness` (loss at the perturbed weights
             minus loss) and `gradient_norm` (norm over the selected layers of
             the gradient that the perturbation was made of), both averaged over

@@ -168,3 +168,11 @@ def test_nothing_to_perturb_is_fit_bit_for_bit_on_devices(four_devices):
         model.fit(X, Y, batch_size=16, shuffle=False, verbose=0)
         ends.append(weights_of(network))
     assert_equal(*ends)
+
+
+def test_a_measured_price():
+    """Steps that are timed leave no trace."""
+    model = build_dense(layers=1)
+    before = weights_of(model)
+    assert model.cost(timed=True).overhead >= 0.0
+    assert_equal(weights_of(model), before)

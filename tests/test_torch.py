@@ -223,3 +223,12 @@ def test_predicted_work_is_what_is_executed(name, way):
     executed = counted[way] / counted["plain"]
     predicted = 1.0 + model.cost(batch_size=2).overhead
     assert predicted == pytest.approx(executed, abs=0.02)
+
+
+def test_a_measured_price():
+    """Steps that are timed leave no trace."""
+    model = LWSAMModel(sequential(), layers=["logits"])
+    model.compile(momentum_sgd(), cross_entropy())
+    before = weights_of(model)
+    assert model.cost(timed=True).overhead >= 0.0
+    assert_equal(weights_of(model), before)

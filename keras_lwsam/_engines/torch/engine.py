@@ -129,7 +129,7 @@ class TorchEngine(Engine):
         gradients = [None] * len(at)
         for i in wrt:
             gradients[i] = torch.zeros_like(at[i])
-        return Evaluation(loss=torch.zeros(()), gradients=gradients)
+        return Evaluation(loss=at[0].new_zeros(()), gradients=gradients)
 
     def _update(self, gradients, variables):
         with torch.no_grad():

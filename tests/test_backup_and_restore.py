@@ -194,6 +194,6 @@ def test_every_process_of_a_cluster_has_a_name_of_its_own(monkeypatch):
     found = set()
     for task in (("chief", 0), ("worker", 0), ("worker", 1), (None, None)):
         strategy = type("Strategy", (), {"cluster_resolver": Resolver(*task)})
-        fake = type("Model", (), {"distribute_strategy": strategy})
+        fake = type("Model", (), {"_distribute_strategy": strategy})
         found.add(_workers.worker_name(fake))
     assert found == {"chief_0", "worker_0", "worker_1"}

@@ -5,7 +5,7 @@ import functools
 import keras
 
 from keras_lwsam import _keras
-from keras_lwsam._keras.optimizers import of_any_backend
+from keras_lwsam._optimizers import of_any_backend
 from keras_lwsam._overrides import (
     around,
     by_name,

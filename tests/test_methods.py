@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lwsam import LWSAMModel, methods
-from keras_lwsam._keras.optimizers import predict_update
+from keras_lwsam._optimizers import predict_update
 from keras_lwsam._tensors import add, restrict, scale
 from tests.backends import BACKEND, differentiated, to_numpy
 from tests.support import (

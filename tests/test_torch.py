@@ -155,7 +155,7 @@ def test_what_is_taken_over_changes_no_number(make, monkeypatch):
     ends = []
     for shares in (True, False):
         if not shares:
-            from keras_lwsam._keras import functional as parts_of
+            from keras_lwsam import _functional as parts_of
 
             monkeypatch.setattr(parts_of, "functional_parts", lambda _: [])
         keras.utils.set_random_seed(0)

@@ -16,7 +16,7 @@ def size(batch):
 
 def take(batch, indices):
     """The samples at some positions."""
-    return _map(lambda part: ops.take(part, indices, axis=0), batch)
+    return each(lambda part: ops.take(part, indices, axis=0), batch)
 
 
 def weighted(batch, weights):
@@ -24,7 +24,7 @@ def weighted(batch, weights):
     x, y, sample_weight = batch
     if sample_weight is None:
         return x, y, weights
-    return x, y, _map(lambda own: _times(own, weights), sample_weight)
+    return x, y, each(lambda own: _times(own, weights), sample_weight)
 
 
 def has_positions(sample_weight):
@@ -42,7 +42,7 @@ def split(batch, count):
     count = min(count, total)
     bounds = [i * total // count for i in range(count + 1)]
     return [
-        (_map(lambda part, a=a, b=b: part[a:b], batch), (b - a) / total)
+        (each(lambda part, a=a, b=b: part[a:b], batch), (b - a) / total)
         for a, b in itertools.pairwise(bounds)
     ]
 
@@ -97,7 +97,8 @@ def described(function, batch):
     return function(batch)
 
 
-def _map(function, batch):
+def each(function, batch):
+    """A function of each part of a batch that there is."""
     return tree.map_structure(
         lambda part: None if part is None else function(part), batch
     )

@@ -1,17 +1,17 @@
 """What the engines of all backends have in common."""
 
+import abc
 import contextlib
 
 from keras import ops
 
-from keras_lwsam import _keras
+from keras_lwsam import _keras, _optimizers
 from keras_lwsam._engines import arrays, replicas
 from keras_lwsam._engines.evaluation import Options
-from keras_lwsam._keras import optimizers
 from keras_lwsam._tensors import in_float32, squared_norm
 
 
-class Engine:
+class Engine(abc.ABC):
     """Evaluates and applies gradients of one step, from one snapshot.
 
     This one knows of one replica. A backend adds how a pass is made: `_pass`,
@@ -126,18 +126,18 @@ class Engine:
         """Whether samples are chosen among those of all replicas."""
         return False
 
+    @abc.abstractmethod
     def _pass(self, batch, at, wrt, options):
         """An `Evaluation` whose gradients are those of the scaled loss."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _conditionally(self, when, evaluate, at, wrt):
         """Loss and gradients of `evaluate()`, or zeros without calling it."""
-        raise NotImplementedError
 
     @staticmethod
+    @abc.abstractmethod
     def snapshot(variables):
         """Their values, tensors that no later assignment changes."""
-        raise NotImplementedError
 
     def _loss(self, x, y, predictions, sample_weight, options):
         if options.loss is not None:
@@ -176,7 +176,7 @@ class Engine:
 
     def after_update(self, gradients):
         """The weights as an update by these gradients would leave them."""
-        predicted = optimizers.predict_update(
+        predicted = _optimizers.predict_update(
             self._optimizer, gradients, self._weights
         )
         return [
@@ -280,7 +280,7 @@ class Engine:
                 self._weights, active or (), strict=False
             )
             if is_active is not None and not isinstance(is_active, bool)
-            for v in (weight, *optimizers.slots_of(self._optimizer, weight))
+            for v in (weight, *_optimizers.slots_of(self._optimizer, weight))
         ]
         values = self.snapshot([v for v, _ in kept])
         return [

@@ -1,12 +1,14 @@
 """Loss, gradients and Hessian products of one network, outside training."""
 
+import abc
+
 from keras import ops
 
 from keras_lwsam import _keras
 from keras_lwsam._tensors import in_float32
 
 
-class Evaluations:
+class Evaluations(abc.ABC):
     """Compiled functions of a batch and of the values of the weights.
 
     Layers of 16 bits compute in float32: differences of losses, and second
@@ -31,9 +33,9 @@ class Evaluations:
         self.product = compiled(self._product)
 
     @staticmethod
+    @abc.abstractmethod
     def _compiled(function):
         """The function, compiled."""
-        raise NotImplementedError
 
     def values(self, variables):
         """The present values, tensors of at least float32."""
@@ -52,9 +54,9 @@ class Evaluations:
             for i in self._wrt
         ]
 
+    @abc.abstractmethod
     def _product(self, batch, at, vectors):
         """The Hessian times `vectors`, one for each index of `wrt`."""
-        raise NotImplementedError
 
     def _evaluate(self, batch, at, wrt):
         with _keras.wholly_in_float32(self._network):

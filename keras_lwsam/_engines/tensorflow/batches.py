@@ -6,7 +6,10 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from keras_lwsam._tensors import mean_of
+from keras_lwsam._engines.arrays import each, has_positions, mean
+
+# The same on every backend.
+__all__ = ["has_positions", "mean"]
 
 
 def size(batch):
@@ -19,7 +22,7 @@ def size(batch):
 
 def take(batch, indices):
     """The samples at some positions."""
-    return _map(lambda part: tf.gather(part, indices), batch)
+    return each(lambda part: tf.gather(part, indices), batch)
 
 
 def weighted(batch, weights):
@@ -27,13 +30,7 @@ def weighted(batch, weights):
     x, y, sample_weight = batch
     if sample_weight is None:
         return x, y, weights
-    return x, y, _map(lambda own: _times(own, weights), sample_weight)
-
-
-def has_positions(sample_weight):
-    """Whether weights are those of positions of samples."""
-    parts = (part for part in tree.flatten(sample_weight) if part is not None)
-    return any(len(part.shape) > 1 for part in parts)
+    return x, y, each(lambda own: _times(own, weights), sample_weight)
 
 
 def described(function, batch):
@@ -41,7 +38,7 @@ def described(function, batch):
     found = []
 
     def describe(batch):
-        found.append(_map(tf.TensorSpec.from_tensor, function(batch)))
+        found.append(each(tf.TensorSpec.from_tensor, function(batch)))
 
     tf.function(describe, autograph=False).get_concrete_function(batch)
     return found[0]
@@ -87,22 +84,6 @@ def are_dense(batch):
     return all(
         part is None or isinstance(part, tf.Tensor | np.ndarray)
         for part in tree.flatten(batch)
-    )
-
-
-def mean(evaluations, shares):
-    """One evaluation of a whole batch, from those of its parts."""
-    first = evaluations[0]
-    predictions = tree.map_structure(
-        lambda *parts: tf.concat(parts, axis=0),
-        *(e.predictions for e in evaluations),
-    )
-    values = [[value for _, value in e.assignments] for e in evaluations]
-    variables = [variable for variable, _ in first.assignments]
-    return first._replace(
-        loss=mean_of([e.loss for e in evaluations], shares),
-        predictions=predictions,
-        assignments=list(zip(variables, mean_of(values, shares), strict=True)),
     )
 
 
@@ -165,13 +146,7 @@ def _local(part):
 
 
 def _slice(batch, start, stop):
-    return _map(lambda part: part[start:stop], batch)
-
-
-def _map(function, batch):
-    return tree.map_structure(
-        lambda part: None if part is None else function(part), batch
-    )
+    return each(lambda part: part[start:stop], batch)
 
 
 def _times(own, weights):

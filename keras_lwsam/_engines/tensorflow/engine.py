@@ -36,7 +36,7 @@ from keras_lwsam._engines.tensorflow.variables import (
     snapshot,
     write_all,
 )
-from keras_lwsam._keras.optimizers import already_reduced
+from keras_lwsam._optimizers import already_reduced
 from keras_lwsam._tensors import in_float32
 
 

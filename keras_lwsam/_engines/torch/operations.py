@@ -6,7 +6,7 @@ import torch
 from keras import ops, tree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from keras_lwsam import _keras
+from keras_lwsam import _functional, _keras
 from keras_lwsam._engines.operations import (
     Dependence,
     Operation,
@@ -15,7 +15,6 @@ from keras_lwsam._engines.operations import (
 )
 from keras_lwsam._engines.scopes import Pass
 from keras_lwsam._engines.torch import flops, randomness
-from keras_lwsam._keras import functional
 
 
 def of_network(network, inputs, weights) -> list[Operation]:
@@ -35,7 +34,7 @@ def of_network(network, inputs, weights) -> list[Operation]:
     rest = [v for v in network.variables if id(v) not in known]
     at = [v.value.detach() for v in weights]
     # Only functional networks let what they have computed be taken over.
-    is_shared = bool(functional.functional_parts([network]))
+    is_shared = bool(_functional.functional_parts([network]))
     recorder = _Recorder(Dependence(is_repeated=not is_shared))
     position = {id(v): i for i, v in enumerate(weights)}
     for part in tree.flatten(x):
@@ -61,8 +60,8 @@ def of_network(network, inputs, weights) -> list[Operation]:
         with recorder.inside(frozenset(own)):
             return run(*args, **kwargs)
 
-    parts = functional.functional_parts(_keras.walk_layers(network))
-    calls = functional.with_calls(parts, take, call)
+    parts = _functional.functional_parts(_keras.walk_layers(network))
+    calls = _functional.with_calls(parts, take, call)
     drawn = randomness.state()
     try:
         with torch.no_grad(), scope, calls, recorder:

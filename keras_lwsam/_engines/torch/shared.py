@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 from keras import tree
 
-from keras_lwsam import _keras
+from keras_lwsam import _functional, _keras
 from keras_lwsam._engines.torch import randomness
-from keras_lwsam._keras import functional
 from keras_lwsam._lending import with_attributes
 
 
@@ -47,7 +46,7 @@ class Outputs:
     """
 
     def __init__(self, network):
-        self._parts = functional.functional_parts(_keras.walk_layers(network))
+        self._parts = _functional.functional_parts(_keras.walk_layers(network))
         self._network = network
         self._known = {}
         self._recorders = []
@@ -69,7 +68,7 @@ class Outputs:
         ):
             self._known.clear()
             self._given = parts
-            self._inputs = functional.converted(self._network, given)
+            self._inputs = _functional.converted(self._network, given)
         return self._inputs
 
     @contextlib.contextmanager
@@ -92,7 +91,7 @@ class Outputs:
         def call(operation, run, args, kwargs):
             return self._call(scope, operation, "call", run, args, kwargs)
 
-        calls = functional.with_calls(self._parts, take, call)
+        calls = _functional.with_calls(self._parts, take, call)
         with calls, self._noting_losses():
             yield
 

@@ -1,15 +1,15 @@
 """How functional networks of Keras call their operations."""
 
 from keras import tree
-from keras.src.ops.function import Function
 
+from keras_lwsam import _keras
 from keras_lwsam._lending import with_attributes
 
 
 def functional_parts(layers):
     """The functional networks among some layers, or inside sequential ones."""
     found = [getattr(layer, "_functional", None) or layer for layer in layers]
-    return [part for part in found if isinstance(part, Function)]
+    return [part for part in found if isinstance(part, _keras.FUNCTION)]
 
 
 def converted(network, inputs):

@@ -1,8 +1,8 @@
 """What optimizers of Keras remember, and would do."""
 
 import keras
-from keras.src.optimizers import base_optimizer
 
+from keras_lwsam import _keras
 from keras_lwsam._lending import with_attributes
 
 _OF_TORCH = "keras.src.backend.torch.optimizers."
@@ -78,7 +78,7 @@ def predict_update(optimizer, gradients, variables):
         }
         return [new.get(id(v)) for v in variables]
     # Only the backend's own ways with variables know no stateless scope.
-    base = base_optimizer.BaseOptimizer
+    base = _keras.BASE_OPTIMIZER
     keys = {id(v): optimizer._var_key(v) for _, v in pairs}
     methods = {
         name: getattr(base, name).__get__(optimizer)
@@ -108,7 +108,7 @@ def _takes_own_steps(optimizer):
     """Whether its class, not only the backend, has a way to take a step."""
     return any(
         "_backend_update_step" in vars(kind)
-        and kind is not base_optimizer.BaseOptimizer
+        and kind is not _keras.BASE_OPTIMIZER
         and not kind.__module__.startswith("keras.src.backend.")
         for kind in type(optimizer).__mro__
     )

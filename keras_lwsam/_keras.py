@@ -1,4 +1,4 @@
-"""The only folder that touches names which Keras does not make public."""
+"""The only file that imports names which Keras does not make public."""
 
 import functools
 import inspect
@@ -6,9 +6,15 @@ import itertools
 
 import keras
 from keras.src import backend
+from keras.src.ops.function import Function
+from keras.src.optimizers import base_optimizer
 from keras.src.trainers import data_adapters
 
 from keras_lwsam._lending import with_attributes
+
+# What functional networks, and all optimizers, are.
+FUNCTION = Function
+BASE_OPTIMIZER = base_optimizer.BaseOptimizer
 
 # What `compile` leaves on a model for its steps, losses and metrics to use.
 _COMPILED = ("_compile_loss", "_compile_metrics", "_loss_tracker")

@@ -35,18 +35,11 @@ def of_tensorflow(model, x, y):
 def of_jax(model, x, y):
     import jax
 
+    from benchmarks.gpu_step_cost import state_of
+
     model.train_on_batch(x, y)
-    state = tuple(
-        [v.value for v in variables]
-        for variables in (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-    )
     step = jax.jit(model.train_step, donate_argnums=0)
-    text = step.lower(state, (x, y, None)).compile().as_text()
+    text = step.lower(state_of(model), (x, y, None)).compile().as_text()
     return (
         len(re.findall(r"= \S+ convolution\(", text)),
         len(re.findall(r"= \S+ dot\(", text)),

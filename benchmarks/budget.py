@@ -4,11 +4,12 @@ For five networks and several budgets: the layers that `WithinBudget` takes from
 the output side, as before the first epoch, and those it takes by norms that
 were drawn at random, which lie here and there. The overhead that the operations
 predict, the one that `cost(timed=True)` predicts, and the one that steps of
-`fit` have, taken in turn with plain ones: the median of the ratios of a round,
-and the ratio of the shortest times.
+`fit` have, taken in turn with plain ones: the median over the rounds of the
+ratio to the plain step of the round, and its standard error.
 """
 
 import argparse
+import math
 import os
 import pathlib
 import statistics
@@ -33,8 +34,8 @@ COLUMNS = (
     "counted",
     "timed",
     "measured",
+    "standard_error",
     "quartiles",
-    "shortest",
     "milliseconds",
 )
 
@@ -94,12 +95,12 @@ def rows(name, rounds):
             "network": name,
             "layers": kind,
             "budget": budget,
-            "perturbed": len(found[key]),
+            "perturbed": found[key],
             "counted": round(model.cost(x).overhead, 3),
             "timed": "",
             "measured": round(statistics.median(ratios) - 1, 3),
-            "quartiles": f"{quartiles[0] - 1:.3f}-{quartiles[2] - 1:.3f}",
-            "shortest": round(min(took[key]) / min(base) - 1, 3),
+            "standard_error": round(standard_error(quartiles, rounds), 3),
+            "quartiles": f"{quartiles[0] - 1:.3f} {quartiles[2] - 1:.3f}",
             "milliseconds": round(1e3 * statistics.median(took[key]), 1),
         }
 
@@ -109,11 +110,21 @@ def timed(name, table):
     build = networks.BUILDERS[name]
     x, _ = networks.batch(build(), networks.BATCH_SIZES[name])
     model = compiled(build, (0,))
-    points = model.cost(x, timed=True).timed
+    found = model.cost(x, timed=True)
+    layers = model._adaptation.layers
     for row in table:
-        counted, measured = zip((0.0, 0.0), *points, strict=True)
-        prediction = np.interp(float(row["counted"]), counted, measured)
-        yield {**row, "timed": round(float(prediction), 3)}
+        paths = [layers[i].path for i in row["perturbed"]]
+        yield {
+            **row,
+            "perturbed": len(paths),
+            "timed": round(found.predict(paths) - 1, 3),
+        }
+
+
+def standard_error(quartiles, count):
+    """That of a median, its quartiles being those of a normal distribution."""
+    deviation = (quartiles[2] - quartiles[0]) / 1.349
+    return deviation * math.sqrt(math.pi / 2 / count)
 
 
 def taken_in_turn(steps, rounds):
@@ -135,7 +146,7 @@ def taken_in_turn(steps, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     args = parser.parse_args()
     table = []

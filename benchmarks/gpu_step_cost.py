@@ -110,6 +110,19 @@ def model_of(network, way, learning_rate=0.1):
     return model
 
 
+def state_of(model):
+    """The values that a step takes over from the one before."""
+    return tuple(
+        [v.value for v in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+    )
+
+
 def time_steps(args):
     """A row: steps of one network, trained in one way."""
     import jax
@@ -128,15 +141,7 @@ def time_steps(args):
     model.train_on_batch(x, y)
     compiled = time.perf_counter() - start
     batch = jax.device_put((x, y))
-    state = tuple(
-        [v.value for v in variables]
-        for variables in (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-    )
+    state = state_of(model)
     seconds = []
     for _ in range(args.rounds + 3):
         start = time.perf_counter()

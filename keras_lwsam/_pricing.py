@@ -125,8 +125,9 @@ class HasPrices:
             length: What any other open dimension is taken to be, such as the
                 length of a sequence. Defaults to `128`.
             timed: Whether some steps are compiled and timed, in turn with
-                plain ones, to correct what the operations say. That takes some
-                seconds more than compiling five steps; no variable changes.
+                plain ones, to correct what the operations say. That takes up to
+                a minute more than compiling five steps, seconds on a machine
+                that does nothing else; no variable changes.
                 They run on one device, and never eagerly. In a compiled model
                 the optimizer's update is timed too. Defaults to `False`.
 

@@ -15,17 +15,17 @@ from keras_lwsam.perturbations import along_gradient
 # layers.
 _NEAR = (0.1, 0.25, 0.5)
 _WARM_UP = 2
-# Rounds in which each step is taken once: at least so many, and as many as fit
-# into some seconds, as one slow round hides a short step's time.
-_LEAST_ROUNDS, _MOST_ROUNDS, _SECONDS = 9, 60, 6.0
+# Each round takes each step once. There are at least so many rounds, and others
+# until all ratios are known to this standard error, or time is up.
+_LEAST_ROUNDS, _STANDARD_ERROR, _SECONDS = 9, 0.01, 60.0
 
 
 def overheads(network, inputs, layers, costs, model) -> dict:
     """Measured overheads of steps of two gradients, relative to a plain step.
 
-    The steps are taken in turn, and the shortest time of each counts: what
-    else the machine does makes times longer, never shorter. No variable
-    changes.
+    The steps are taken in turn, and the median over the rounds of the ratio to
+    the plain step counts: what else the machine does comes and goes, and slows
+    the neighbours in a round alike. No variable changes.
 
     Args:
         network: The network.
@@ -60,27 +60,41 @@ def overheads(network, inputs, layers, costs, model) -> dict:
         )
         for paths in [(), *chosen]
     ]
-    plain, *others = _shortest([functools.partial(s, inputs) for s in steps])
-    return {
-        paths: shortest / plain - 1.0
-        for paths, shortest in zip(chosen, others, strict=True)
-    }
+    ratios = _ratios([functools.partial(step, inputs) for step in steps])
+    return dict(zip(chosen, (ratios - 1.0).tolist(), strict=True))
 
 
-def _shortest(steps):
-    """The shortest time of each of some functions of no arguments."""
+def _ratios(steps):
+    """How long functions take, relative to the first of them.
+
+    Args:
+        steps: List of functions of no arguments.
+
+    Returns:
+        Array with an entry for each but the first: the median over the rounds.
+    """
     for step in steps * _WARM_UP:
         _seconds(step)
     # A step may be slower for the one that was taken before it.
     generator = np.random.default_rng(0)
-    found = [float("inf")] * len(steps)
+    rounds = []
     end = time.perf_counter() + _SECONDS
-    for turn in range(_MOST_ROUNDS):
-        if turn >= _LEAST_ROUNDS and time.perf_counter() > end:
-            break
+    while not _suffice(rounds, end):
+        took = np.empty(len(steps))
         for i in generator.permutation(len(steps)):
-            found[i] = min(found[i], _seconds(steps[i]))
-    return found
+            took[i] = _seconds(steps[i])
+        rounds.append(took[1:] / took[0])
+    return np.median(rounds, axis=0)
+
+
+def _suffice(rounds, end):
+    """Whether the medians over some rounds are known, or time is up."""
+    if len(rounds) < _LEAST_ROUNDS:
+        return False
+    # That of a median, its quartiles being those of a normal distribution.
+    low, high = np.quantile(rounds, (0.25, 0.75), axis=0)
+    error = np.sqrt(np.pi / 2 / len(rounds)) * np.max(high - low) / 1.349
+    return error <= _STANDARD_ERROR or time.perf_counter() > end
 
 
 def _seconds(step):

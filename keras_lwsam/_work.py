@@ -55,8 +55,7 @@ class Work:
             measured: Positions of those that the first gradient is needed for.
                 Defaults to the perturbed ones.
         """
-        # A weight without a gradient is not moved.
-        moved = frozenset(perturbed) & frozenset().union(*self.backward)
+        moved = self._moved(perturbed)
         if not moved:
             return 1.0
         extra = _depending(self.forward, moved | {REPEATED})
@@ -64,6 +63,49 @@ class Work:
             self.backward, moved if measured is None else frozenset(measured)
         )
         return 1.0 + extra / self.plain
+
+    def timed(self, measured: Iterable[tuple[Iterable[int], float]]) -> "Work":
+        """The same work at the speeds that some steps have shown.
+
+        Steps that perturb more and more weights tell how much longer each takes
+        than the one before, and so how fast the operations are that it adds.
+
+        Args:
+            measured: Pairs of the positions of perturbed weights, each among
+                those of the next pair, and the overhead of that step.
+
+        Returns:
+            The `Work` of the same plain step, whose `cost` of these weights is
+            what was measured. What a step does once, whatever is perturbed, is
+            in the entry of no weights.
+        """
+        forward, backward = dict(self.forward), dict(self.backward)
+        done, taken = frozenset(), 0.0
+        for weights, overhead in measured:
+            weights = self._moved(weights)
+            counted = self.cost(weights) - self.cost(done)
+            if counted > 0.0:
+                speed = (overhead - taken) / counted
+                _scale(forward, weights | {REPEATED}, done, speed)
+                _scale(backward, weights, done, speed)
+                taken = overhead
+                done = weights | {REPEATED}
+        found = Work(forward, backward, self.trained)
+        once = forward.get(frozenset(), 0.0) + self.plain - found.plain
+        return dataclasses.replace(
+            found, forward={**forward, frozenset(): once}
+        )
+
+    def _moved(self, perturbed):
+        """Without the weights that have no gradient: they are not moved."""
+        return frozenset(perturbed) & frozenset().union(*self.backward)
+
+
+def _scale(work, weights, done, speed):
+    """Multiplies what is behind some weights, but not behind those done."""
+    for key in work:
+        if not key.isdisjoint(weights) and key.isdisjoint(done):
+            work[key] *= speed
 
 
 def _depending(work, weights):

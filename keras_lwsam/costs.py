@@ -12,7 +12,9 @@ backward pass, which ends at the first layer of S. The loss, the optimizer's
 update and the perturbation itself are not counted.
 
 A measurement can correct what the operations say (`timed=True`): steps wait for
-memory and for the launch of each operation, too.
+memory and for the launch of each operation, too. Steps are timed that perturb
+more and more layers, from the output side on. By what each of them takes longer
+than the one before, the speed of the operations is known that it adds.
 
 Loops and conditions, and what follows from them, are computed again in any
 case: TensorFlow's graph mode does not merge two of them. Those in Keras's
@@ -77,12 +79,12 @@ class Costs:
 
     Attributes:
         layers: A `LayerCost` for each perturbable layer, input side first.
-        work: The `Work` of the network.
+        work: The `Work` of the network; at the speeds that were measured, if
+            any were.
         weights: Dict from the path of each of these layers to the positions
             of its weights in `work`.
-        timed: Pairs of an overhead by the work and the overhead that was
-            measured there, ascending; empty if none was measured. Between
-            them, predictions follow straight lines.
+        timed: Pairs of an overhead by the operations and the overhead that was
+            measured there, ascending; empty if none was measured.
         of_all: Whether the first gradient is that of all layers, whichever are
             perturbed, as with `perturbation_norm="all"`.
     """
@@ -116,11 +118,7 @@ class Costs:
         measured = None
         if self.of_all:
             measured = [i for own in self.weights.values() for i in own]
-        overhead = self.work.cost(perturbed, measured) - 1.0
-        if self.timed:
-            points = [(0.0, 0.0), *self.timed]
-            overhead = float(np.interp(overhead, *zip(*points, strict=True)))
-        return 1.0 + overhead
+        return self.work.cost(perturbed, measured)
 
     def adapted(self, **changes) -> "Costs":
         """The same costs with other attributes, in the table too."""
@@ -194,7 +192,8 @@ def layer_costs(
     convolutions that a step executes are those counted here.
 
     With `timed=True` some steps that perturb layers from the output side on
-    are also compiled and taken, in turn with plain ones: their weights go
+    are also compiled and taken, in turn with plain ones, until their medians
+    are known to a hundredth of a plain step, or for a minute: their weights go
     nowhere. The times correct what the operations say.
 
     Args:
@@ -277,15 +276,14 @@ def _corrected(costs, measured):
         costs: The `Costs` by the operations.
         measured: Dict from paths of perturbed layers to the overhead.
     """
-    points = sorted(
-        (costs.predict(paths) - 1.0, overhead)
-        for paths, overhead in measured.items()
-    )
+    counted = {paths: costs.predict(paths) - 1.0 for paths in measured}
+    cuts = sorted(counted, key=counted.get)
     # More work does not take less time; where it seems to, it is noise.
-    times = np.maximum.accumulate([max(0.0, time) for _, time in points])
-    counted = [overhead for overhead, _ in points]
+    times = np.maximum.accumulate([measured[paths] for paths in cuts]).tolist()
+    weights = [[i for path in cut for i in costs.weights[path]] for cut in cuts]
     return costs.adapted(
-        timed=tuple(zip(counted, map(float, times), strict=True))
+        work=costs.work.timed(zip(weights, times, strict=True)),
+        timed=tuple(zip(map(counted.get, cuts), times, strict=True)),
     )
 
 

@@ -1,7 +1,9 @@
 """Budgets: the critical layers that a step has time for, and `model.cost`."""
 
 import dataclasses
+import functools
 import json
+import types
 
 import keras
 import numpy as np
@@ -9,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_lwsam import LWSAMModel, _workers, costs, methods, selection
+from keras_lwsam import (
+    LWSAMModel,
+    _timing,
+    _workers,
+    costs,
+    methods,
+    selection,
+)
 from tests.command_line import run
 from tests.refusals import assert_checks
 from tests.support import (
@@ -212,6 +221,7 @@ def test_frozen_layers_change_the_prices():
     assert model.cost().overhead <= 0.6
 
 
+@pytest.mark.tensorflow
 def test_replicas_keep_the_budget_together():
     with replicas(2).scope():
         model = LWSAMModel(convolutional_network(), layers="60%")
@@ -275,7 +285,8 @@ def test_errors_of_cost():
 
 
 @pytest.mark.parametrize("is_compiled", [True, False])
-def test_timing_changes_no_variable(is_compiled):
+def test_timing_changes_no_variable(is_compiled, monkeypatch):
+    monkeypatch.setattr(_timing, "_SECONDS", 1.0)
     model = LWSAMModel(
         convolutional_network(), layers=selection.WithinBudget(0.6, timed=True)
     )
@@ -290,22 +301,62 @@ def test_timing_changes_no_variable(is_compiled):
     assert list(counted) == sorted(counted)
     assert list(measured) == sorted(measured)
     assert counted[-1] == pytest.approx(1, abs=0.05)
-    assert found.predict(model.layer_paths) == 1 + measured[-1]
+    everything = found.predict(model.layer_paths)
+    assert everything == pytest.approx(1 + measured[-1])
     assert found.overhead == found.predict(model.selected_layers) - 1
     # Steps whose weights went nowhere would be pruned, and take no time.
     assert measured[-1] > 0.2
 
 
-def test_predictions_follow_what_was_timed():
-    counted = costs.layer_costs(dense_network(sizes=(8, 8, 8, 3)))
-    timed = dataclasses.replace(counted, timed=((0.5, 0.1), (1.0, 0.3)))
+def test_predictions_follow_what_was_timed(monkeypatch):
+    network = dense_network(sizes=(8, 8, 8, 3))
+    counted = costs.layer_costs(network)
     paths = [layer.path for layer in counted.layers]
-    assert timed.predict(paths) == pytest.approx(1.3)
+    times = -0.05, 0.1, 0.7
+    measured = {tuple(paths[2 - i :]): time for i, time in enumerate(times)}
+    monkeypatch.setattr(costs._timing, "overheads", lambda *args: measured)
+    timed = costs.layer_costs(network, timed=True)
     assert timed.predict([]) == 1.0
-    for chosen in (paths[1:], paths[2:], paths[:1]):
-        by_work = counted.predict(chosen) - 1
-        expected = np.interp(by_work, [0, 0.5, 1.0], [0, 0.1, 0.3])
-        assert timed.predict(chosen) == pytest.approx(1 + expected)
+    for chosen, overhead in measured.items():
+        assert timed.predict(chosen) == pytest.approx(1 + overhead)
+    assert timed.timed == tuple(
+        (counted.predict(cut) - 1, time) for cut, time in measured.items()
+    )
+    assert timed.work.plain == pytest.approx(counted.work.plain)
+
+
+def test_times_that_fall_are_noise(monkeypatch):
+    network = dense_network(sizes=(8, 8, 8, 3))
+    paths = [layer.path for layer in costs.layer_costs(network).layers]
+    measured = {tuple(paths[2:]): 0.2, tuple(paths[1:]): 0.1}
+    monkeypatch.setattr(costs._timing, "overheads", lambda *args: measured)
+    timed = costs.layer_costs(network, timed=True)
+    for chosen in measured:
+        assert timed.predict(chosen) == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(("spread", "rounds"), [(0.0, 9), (2.0, 50)])
+def test_rounds_end_when_medians_are_known_or_time_is_up(
+    monkeypatch, spread, rounds
+):
+    """On a clock that only steps move."""
+    generator = np.random.default_rng(0)
+    now, taken = 0.0, []
+
+    def step(seconds):
+        nonlocal now
+        now += seconds + spread * generator.random()
+        taken.append(seconds)
+        return keras.ops.zeros(())
+
+    clock = types.SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr(_timing, "time", clock)
+    monkeypatch.setattr(_timing, "_SECONDS", 9.0 * 49.5)
+    steps = [functools.partial(step, seconds) for seconds in (1, 2, 3)]
+    ratios = _timing._ratios(steps)
+    assert ratios == pytest.approx([2, 3], rel=spread / 4)
+    found = taken.count(1) - _timing._WARM_UP
+    assert found == pytest.approx(rounds, abs=2 * spread)
 
 
 @pytest.mark.parametrize("speed", [0.3, 3.0])

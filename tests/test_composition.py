@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_lwsam import LWSAMModel, methods, schedules
+from tests.backends import gradients_of
 from tests.cases import CASES, KINDS, daily, methods_daily
 from tests.support import (
     MODES,
@@ -58,12 +59,10 @@ def test_splits_are_the_mean_of_their_parts(count, mode):
 
 
 def sharp_gradient(network, x, y):
-    import tensorflow as tf
-
     def gradient():
-        with tf.GradientTape() as tape:
-            loss = cross_entropy()(y, network(x, training=True))
-        return [g.numpy() for g in tape.gradient(loss, network.weights)]
+        return gradients_of(
+            network, lambda: cross_entropy()(y, network(x, training=True))
+        )
 
     values, clean = weights_of(network), gradient()
     length = np.sqrt(sum((g**2).sum() for g in clean))

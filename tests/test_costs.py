@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 from keras_lwsam import LWSAMModel, costs
+from keras_lwsam._work import REPEATED
 from tests import networks
 from tests.support import convolutional_network, image_data
 
@@ -184,3 +185,42 @@ def test_errors():
     with pytest.raises(ValueError, match=r"know its inputs.*Received"):
         costs.layer_costs(Unknown())
     assert costs.layer_costs(Unknown(), vectors()).layers
+
+
+def test_speeds_are_those_of_the_part_of_the_network():
+    """By hand: three layers, a unit of work for each of their products."""
+    layer = [frozenset([i]) for i in range(3)]
+    upstream = [frozenset(range(i + 1)) for i in range(3)]
+    work = costs.Work(
+        forward=dict.fromkeys(upstream, 1.0),
+        # Of the kernels, and of the inputs of the second and third layer.
+        backward={
+            layer[0]: 2.0,
+            layer[1]: 1.0,
+            layer[2]: 1.0,
+            upstream[1]: 1.0,
+        },
+        trained=upstream[2],
+    )
+    cuts = [(2,), (1, 2), (0, 1, 2)]
+    assert [work.cost(cut) for cut in cuts] == [1 + 2 / 8, 1 + 5 / 8, 2.0]
+    timed = work.timed(zip(cuts, (0.5, 0.75, 1.5), strict=True))
+    assert [timed.cost(cut) for cut in cuts] == pytest.approx([1.5, 1.75, 2.5])
+    assert timed.plain == pytest.approx(work.plain)
+    # Twice as long for a unit in the last part and the first; 2/3 between.
+    assert timed.cost([0]) == pytest.approx(1 + (2 + 2 / 3 + 2 + 4 + 2 / 3) / 8)
+    assert timed.cost([1]) == pytest.approx(1 + (2 + 2 / 3 + 2 / 3 * 2) / 8)
+    assert timed.cost([]) == 1.0
+
+
+def test_what_is_repeated_is_as_fast_as_the_first_part():
+    weights = frozenset([0])
+    work = costs.Work(
+        forward={weights | {REPEATED}: 1.0, frozenset([REPEATED]): 1.0},
+        backward={weights: 2.0},
+        trained=weights,
+    )
+    assert work.cost(weights) == 2.0
+    assert work.timed([(weights, 0.5)]).cost(weights) == pytest.approx(1.5)
+    # A weight that has no gradient is not moved, and its steps tell nothing.
+    assert work.timed([([1], 0.5)]).cost(weights) == 2.0

@@ -77,7 +77,7 @@ def data_set():
 
 
 SOURCES = {
-    "tensors": lambda: from_arrays(*map(tf.constant, ARRAYS)),
+    "tensors": lambda: from_arrays(*map(keras.ops.convert_to_tensor, ARRAYS)),
     "tf.data": lambda: {"x": data_set()},
     "tf.data, cached and prefetched": lambda: {
         "x": data_set().cache().prefetch(2)
@@ -157,6 +157,7 @@ def test_a_source_is_as_good_as_arrays(name, begin, expected):
     assert_equal(results(begin(), SOURCES[name]), expected)
 
 
+@pytest.mark.tensorflow
 def test_an_unknown_length_trains_as_a_known_one(begin):
     """Keras counts one step of the optimizer too many where data end.
 

@@ -18,6 +18,8 @@ from tests.support import (
     weights_of,
 )
 
+pytestmark = pytest.mark.tensorflow
+
 X = np.random.default_rng(0).normal(size=(48, 10)).astype("float32")
 Y = np.random.default_rng(1).integers(0, 4, 48)
 

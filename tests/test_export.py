@@ -16,6 +16,8 @@ from tests.support import (
     momentum_sgd,
 )
 
+pytestmark = pytest.mark.tensorflow
+
 TOLERANCE = 1e-5
 KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 

@@ -288,6 +288,7 @@ def test_sampa_starts_where_a_schedule_lets_it():
     assert_close(weights_of(late.model), weights_of(once.model), 1e-6)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("bad", [0, 1])
 @pytest.mark.parametrize("name", ["wsam", "friendly_sam"])
 def test_an_overflow_on_one_replica_skips_the_step_on_all(name, bad):

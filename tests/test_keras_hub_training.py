@@ -237,6 +237,7 @@ def test_strings_to_analyse():
     assert logs[0]["loss"] == logs[1]["loss"]
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "make",
     [

@@ -12,6 +12,8 @@ from benchmarks import memory
 from keras_lwsam import LWSAMModel, _fitting, _training, callbacks, selection
 from tests.support import cross_entropy, dense_network
 
+pytestmark = pytest.mark.tensorflow
+
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(50 * 4, 32)).astype("float32")
 Y = GENERATOR.integers(0, 32, len(X))

@@ -24,6 +24,8 @@ from tests.support import (
 )
 from tests.test_predicted_price import Positions, check
 
+pytestmark = pytest.mark.tensorflow
+
 HEAD = selection.OutputSide(1)
 exhaustive = functools.partial(pytest.param, marks=pytest.mark.exhaustive)
 

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_lwsam import LWSAMModel, callbacks, methods, schedules, step
 from keras_lwsam.callbacks.layer_norm_tracker import SCALARS
+from tests.backends import gradients_of
 from tests.cases import CASES
 from tests.curvature import normalizing_network, vector_data
 from tests.support import (
@@ -56,10 +56,9 @@ def train(model, x, y, epochs=1, batch_size=16, **kwargs):
 def gradients(network, values, x, y):
     """Those of the loss at some values, by a tape of its own."""
     network.set_weights(values)
-    with tf.GradientTape() as tape:
-        loss = cross_entropy()(y, network(x, training=True))
-    variables = network.trainable_variables
-    return [g.numpy() for g in tape.gradient(loss, variables)]
+    return gradients_of(
+        network, lambda: cross_entropy()(y, network(x, training=True))
+    )
 
 
 def norm(arrays):
@@ -216,8 +215,8 @@ def test_frozen_layers_have_no_row_and_do_not_count():
     assert tracker.model_history[-1]["weight_norm"] == pytest.approx(total)
 
 
-def test_split_batches_and_replicas_average_their_squares():
-    """Each part climbs by itself, and each perturbation is RHO long."""
+def test_parts_of_a_batch_average_their_squares():
+    """Each climbs by itself, and each perturbation is RHO long."""
     split = LWSAMModel(
         normalizing_network(dropout=0.0),
         layers="all",
@@ -228,6 +227,10 @@ def test_split_batches_and_replicas_average_their_squares():
     row = tracker.model_history[-1]
     assert row["perturbation_norm"] == pytest.approx(RHO, rel=1e-5)
     assert 0.0 < row["cosine"] <= 1.0
+
+
+@pytest.mark.tensorflow
+def test_replicas_average_their_squares():
     x, y = inputs(16), np.arange(16) % 4
     for synchronize in (False, True):
         with replicas(2).scope():

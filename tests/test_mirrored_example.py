@@ -5,6 +5,8 @@ import re
 import mirrored
 import pytest
 
+pytestmark = pytest.mark.tensorflow
+
 ARGUMENTS = ["--epochs", "2", "--batch-size", "448", "--layers", "2"]
 
 

@@ -133,6 +133,7 @@ def test_a_model_may_call_a_part_of_it_model():
     )
 
 
+@pytest.mark.tensorflow
 def test_under_the_strategy_of_the_model():
     """Inside its scope and outside."""
     x, y = vector_data(8)
@@ -173,7 +174,7 @@ class Endless(Batches):
 
 SOURCES = {
     "arrays": lambda *arrays: arrays,
-    "tensors": lambda *arrays: tuple(map(tf.constant, arrays)),
+    "tensors": lambda *arrays: tuple(map(keras.ops.convert_to_tensor, arrays)),
     "tf.data": lambda *arrays: (
         tf.data.Dataset.from_tensor_slices(arrays).batch(4),
     ),

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from tests.examples_offline import write_digits
 
+pytestmark = pytest.mark.tensorflow
+
 
 def options(**changes):
     """A command line."""

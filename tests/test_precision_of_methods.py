@@ -7,7 +7,6 @@ import re
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import tree
 
 from keras_lwsam import LWSAMModel, methods
@@ -163,14 +162,16 @@ class Fuse(keras.layers.Layer):
         if not training:
             return inputs
 
-        @tf.custom_gradient
+        @keras.ops.custom_gradient
         def hand_on(x):
-            def gradient(upstream):
+            def gradient(*arguments, upstream=None):
+                # Some backends give what `hand_on` was given, too.
+                (upstream,) = arguments or (upstream,)
                 is_fatal = self.seen == self.fatal
                 self.seen += 1
                 return upstream * 6e4 * 6e4 if is_fatal else upstream
 
-            return tf.identity(x), gradient
+            return x * 1.0, gradient
 
         return hand_on(inputs)
 

@@ -15,6 +15,8 @@ from keras_lwsam._engines.tensorflow import operations as traced
 from tests import networks
 from tests.support import cross_entropy
 
+pytestmark = pytest.mark.tensorflow
+
 
 def number_of_products(counts):
     return sum(counts[kind] for kind in operations.PRODUCTS)

@@ -8,6 +8,8 @@ from benchmarks import networks, operations
 from keras_lwsam import LWSAMModel, selection
 from tests.support import cross_entropy
 
+pytestmark = pytest.mark.tensorflow
+
 # A transformer of one kind always, of the other when all is wanted.
 NETWORKS = [
     "resnet20",

@@ -13,6 +13,8 @@ from keras_lwsam._engines.tensorflow import TensorFlowEngine
 from tests.cases import CASES
 from tests.support import cross_entropy, momentum_sgd
 
+pytestmark = pytest.mark.tensorflow
+
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(8, 6, 6, 2)).astype("float32")
 Y = GENERATOR.integers(0, 4, 8)

@@ -20,6 +20,8 @@ from tests.support import (
     weights_of,
 )
 
+pytestmark = pytest.mark.tensorflow
+
 DATA = image_data(44)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from keras_lwsam import LWSAMModel, methods, selection
 from keras_lwsam._tensors import add
+from tests.backends import gradients_of
 from tests.networks import Subclassed, subclassed
 from tests.support import (
     assert_equal,
@@ -207,23 +208,19 @@ def test_a_method_with_memory_moves_weights_as_it_says():
     model.compile(keras.optimizers.SGD(1.0), cross_entropy())
     x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
     y = np.arange(8) % 3
-    values = [v.numpy() for v in network.trainable_variables]
-    gradient = _gradient(network, x, y)
+    values = weights_of(network)
+
+    def loss():
+        return cross_entropy()(y, network(x, training=True))
+
+    gradient = gradients_of(network, loss)
     epsilon = [0.5 * 0.1 * g for g in gradient]
     network.set_weights(add(values, epsilon))
-    sharp = _gradient(network, x, y)
+    sharp = gradients_of(network, loss)
     network.set_weights(values)
     model.train_on_batch(x, y)
     for now, old, g in zip(weights_of(network), values, sharp, strict=True):
         np.testing.assert_allclose(now, old - g, rtol=0, atol=1e-6)
-
-
-def _gradient(network, x, y):
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        loss = cross_entropy()(y, network(x, training=True))
-    return [g.numpy() for g in tape.gradient(loss, network.trainable_weights)]
 
 
 def test_state_tree():

@@ -250,6 +250,7 @@ def test_training_is_bit_for_bit_the_same(method, tmp_path):
     assert len(tracker.history) == 3
 
 
+@pytest.mark.tensorflow
 def test_on_replicas():
     """The same as on one."""
     alone = small()

@@ -20,6 +20,8 @@ from tests.cases import CASES
 from tests.support import mirrored
 from tests.worker import outcome, train
 
+pytestmark = pytest.mark.tensorflow
+
 ROOT = pathlib.Path(__file__).parents[1]
 LIMIT = 300
 ENVIRONMENT = {

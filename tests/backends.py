@@ -1,5 +1,7 @@
 """Derivatives and notes, in whatever backend runs the tests."""
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -57,6 +59,15 @@ def note(seen, variable):
         lambda numbers: seen.append(np.asarray(numbers)),
         keras.ops.convert_to_tensor(variable.value),
     )
+
+
+def allowed_float64():
+    """A context in which tensors may have 64 bits, as not always on JAX."""
+    if BACKEND != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.enable_x64(True)
 
 
 def wait():

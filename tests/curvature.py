@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from tests.backends import allowed_float64
+
 
 @contextlib.contextmanager
 def in_float64():
@@ -13,7 +15,8 @@ def in_float64():
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     try:
-        yield
+        with allowed_float64():
+            yield
     finally:
         keras.config.set_floatx("float32")
         keras.config.set_dtype_policy("float32")

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from keras_lwsam import LWSAMModel
+from tests.backends import differentiated, to_numpy
 from tests.support import (
     MODES,
     assert_close,
@@ -121,15 +121,15 @@ def wrap(network, learning_rate=0.1, loss="mse", mode=EAGER, **arguments):
 
 
 def evaluate(network, x, y, training=True, loss=None):
-    """Loss and gradients of a plain tape."""
+    """Loss and gradients of a plain pass."""
     loss = loss or mean_squared_error()
-    with tf.GradientTape() as tape:
-        value = loss(y, network(x, training=training)) + sum(network.losses)
-    gradients = tape.gradient(value, network.trainable_variables)
-    return float(value), [
-        None if g is None else tf.convert_to_tensor(g).numpy()
-        for g in gradients
-    ]
+
+    def compute():
+        predictions = network(x, training=training)
+        return loss(y, predictions) + sum(network.losses), None
+
+    (value, _), gradients = differentiated(network, compute)
+    return float(value), [None if g is None else to_numpy(g) for g in gradients]
 
 
 def norm(arrays):

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_lwsam import _keras, methods, schedules, selection
+from tests.backends import BACKEND
 from tests.cases import CASES
 from tests.support import cross_entropy
 
 WIDTH = 4
 ROWS = 6
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64", "bfloat16")
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16")
+if BACKEND != "jax":
+    POLICIES += ("float64",)
 
 # Layers from `WIDTH` numbers to as many, by kind: functions of keyword
 # arguments that every layer takes.

@@ -46,6 +46,7 @@ def test_every_network_has_a_batch_size():
     assert networks.BATCH_SIZES.keys() == networks.BUILDERS.keys()
 
 
+@pytest.mark.tensorflow
 def test_a_study_that_is_started_again_measures_nothing_twice(tmp_path, capsys):
     def build():
         return networks.mlp(width=8, depth=1)

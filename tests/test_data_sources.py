@@ -231,6 +231,7 @@ def tabular_network():
     return keras.Model(inputs, layers.Dense(4)(x))
 
 
+@pytest.mark.tensorflow
 def test_columns_in_a_dict():
     """Of tensors, of `tf.data`, and of a table in `tf.data`."""
     columns = {name: FRAME[[name]].to_numpy() for name in FRAME}

@@ -17,6 +17,7 @@ from tests.curvature import (
 
 
 @pytest.mark.parametrize(("size_a", "size_b"), [(3, 2), (22, 4)])
+@pytest.mark.not_torch
 @in_float64()
 def test_eigenvalues_of_a_quadratic(size_a, size_b):
     """Written out, iterated over as a whole, and iterated over by layer."""
@@ -51,6 +52,7 @@ def test_eigenvalues_of_a_quadratic(size_a, size_b):
         pytest.param(30, marks=pytest.mark.exhaustive),
     ],
 )
+@pytest.mark.not_torch
 @in_float64()
 def test_repeated_eigenvalues_are_all_found(size):
     """Each is there once for every output."""
@@ -65,6 +67,7 @@ def test_repeated_eigenvalues_are_all_found(size):
 
 
 @pytest.mark.parametrize("size", [3, 12])
+@pytest.mark.not_torch
 @in_float64()
 def test_eigenvalues_grow_with_the_loss(size):
     """All negative, all zero, tiny, huge."""
@@ -95,6 +98,7 @@ def test_few_samples_leave_a_hessian_of_low_rank():
     assert found[1] > 1.0
 
 
+@pytest.mark.not_torch
 @in_float64()
 def test_the_trace_of_a_diagonal_hessian_is_exact():
     network = keras.Sequential(
@@ -109,6 +113,7 @@ def test_the_trace_of_a_diagonal_hessian_is_exact():
     assert found.error < 1e-14
 
 
+@pytest.mark.not_torch
 @in_float64()
 def test_eigenvalues_of_a_saddle():
     network = keras.Sequential(
@@ -123,6 +128,7 @@ def test_eigenvalues_of_a_saddle():
     np.testing.assert_allclose(found, [2.0, -2.0], atol=1e-14)
 
 
+@pytest.mark.not_torch
 @in_float64()
 def test_blocks_of_a_linear_network_of_two_layers():
     network = keras.Sequential(

@@ -57,6 +57,7 @@ REGRESSIONS = [
 
 
 @pytest.mark.parametrize(("batch_size", "weights"), REGRESSIONS)
+@pytest.mark.not_torch
 @in_float64()
 def test_softmax_regression(batch_size, weights):
     """Also with sample weights, and in batches of five, five and two."""
@@ -165,6 +166,7 @@ def assert_differentiated(objective):
 
 
 @pytest.mark.parametrize(("make", "training"), CALLS)
+@pytest.mark.not_torch
 @in_float64()
 def test_products_are_differences_of_gradients(make, training):
     network, x, y = make()
@@ -175,6 +177,7 @@ def test_products_are_differences_of_gradients(make, training):
     )
 
 
+@pytest.mark.not_torch
 @in_float64()
 def test_several_inputs_and_outputs():
     inputs = [keras.Input((3,)), keras.Input((4,))]
@@ -201,6 +204,7 @@ def test_several_inputs_and_outputs():
     np.testing.assert_allclose(objective.loss(), expected, rtol=1e-12)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("eagerly", [True, False])
 def test_a_network_that_resizes_has_no_hessian(eagerly):
     """TensorFlow takes the second derivative of it to be zero."""

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lwsam import LWSAMModel, analysis, callbacks, costs
+from tests.backends import to_numpy
 from tests.hub_tasks import (
     bert_classifier,
     bert_masked_lm,
@@ -41,7 +42,7 @@ def test_the_loss_of_weighted_tokens(make):
     """Keras's mean over all positions, of which padding has weight 0."""
     task, x, _ = make(dropout=0.0)
     inputs, y, weights = task.preprocessor(x)
-    logits = np.asarray(task(inputs), "float64")
+    logits = np.asarray(to_numpy(task(inputs)), "float64")
     own = np.take_along_axis(logits, np.asarray(y)[..., None], axis=-1)
     losses = np.log(np.exp(logits).sum(-1)) - own[..., 0]
     weights = np.asarray(weights, "float64")
@@ -159,7 +160,7 @@ def test_a_frozen_backbone():
     assert model.layer_paths == model.selected_layers == ["logits"]
     trained = train_and_compare(model, x, y)
     assert trained == {"logits/kernel", "logits/bias"}
-    assert costs.layer_costs(task).predict(["logits"]) < 1.1
+    assert costs.layer_costs(task, length=8).predict(["logits"]) < 1.1
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
@@ -173,6 +174,7 @@ def test_16_bits(policy):
     assert scaled == (policy == "mixed_float16")
 
 
+@pytest.mark.not_torch
 def test_saved_with_its_preprocessor(tmp_path):
     """Loaded, it predicts from raw strings, and trains on as if never saved."""
     task, x, y = bert_classifier()

@@ -164,6 +164,7 @@ def objective():
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])
+@pytest.mark.not_torch
 @in_float64()
 def test_a_quadratic_is_a_paraboloid(objective, dimensions):
     directions = analysis.RandomDirections(dimensions, seed=2)

@@ -187,7 +187,12 @@ class ScalingPartially(Scaling):
 
 
 @pytest.mark.parametrize(
-    "kind", [Scaling, ScalingInAFunction, ScalingPartially]
+    "kind",
+    [
+        Scaling,
+        pytest.param(ScalingInAFunction, marks=pytest.mark.tensorflow),
+        pytest.param(ScalingPartially, marks=pytest.mark.not_jax),
+    ],
 )
 def test_steps_that_hand_over(kind):
     mode = {"run_eagerly": kind is not ScalingInAFunction}
@@ -270,6 +275,7 @@ class StepOfItsOwn(keras.Model):
         return 0.0
 
 
+@pytest.mark.not_jax
 def test_methods_that_never_hand_over():
     """Nobody can know beforehand: an error says so afterwards."""
     other = network(keras.Model)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lwsam import LWSAMModel, analysis, methods
+from tests.backends import to_numpy
 from tests.support import (
     assert_equal,
     cross_entropy,
@@ -49,6 +50,7 @@ def dicts(size=4):
     return tf.data.Dataset.from_tensor_slices(data).batch(size)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}], ids=str)
 def test_batches_that_are_dicts(mode):
     ends = []
@@ -98,6 +100,7 @@ class Reporting(keras.Model):
         return {**logs, **self.get_metrics_result(), "rate": rate}
 
 
+@pytest.mark.not_jax
 @pytest.mark.parametrize("compiled", [False, True])
 def test_what_a_step_looks_at(compiled):
     """It is the wrapper's, whatever the network itself was compiled with."""
@@ -183,8 +186,10 @@ def token_model(method):
 def test_samples_are_chosen_by_their_weighted_tokens(dtype):
     """As SAM on the samples of the largest weighted means."""
     model = token_model(methods.KSAM(0.1))
-    values = keras.losses.sparse_categorical_crossentropy(
-        LABELS, model.model(TOKENS), from_logits=True
+    values = to_numpy(
+        keras.losses.sparse_categorical_crossentropy(
+            LABELS, model.model(TOKENS), from_logits=True
+        )
     )
     chosen = np.argsort(-np.mean(values * PADDING, axis=1))[:3]
     assert set(chosen) != set(np.argsort(-np.mean(values, axis=1))[:3])

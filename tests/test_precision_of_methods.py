@@ -128,6 +128,7 @@ def test_close_to_float32(name, policy, mode, monkeypatch):
         assert log["sharpness"] != 0.0 or exact_log["sharpness"] == 0.0
 
 
+@pytest.mark.not_jax
 @methods_daily(KINDS)
 def test_bfloat16_weights_are_perturbed_in_float32(name):
     """A layer is called with values that bfloat16 cannot hold."""
@@ -209,6 +210,7 @@ def is_skipped(model, x, y, scale=2.0**15):
     return False
 
 
+@pytest.mark.not_jax
 @methods_daily(KINDS)
 def test_an_overflow_in_any_one_pass_skips_the_step(name):
     """In steps of every phase; the others go on."""
@@ -265,6 +267,7 @@ def test_an_overflow_at_the_perturbed_weights_skips_the_step(name, mode):
     assert not is_skipped(model, x / 600.0, y, scale=1.0)
 
 
+@pytest.mark.not_jax
 def test_an_overflow_in_a_variable_that_is_not_active_skips_the_step():
     """SLSAM: else the weights would move on, and its probabilities not."""
     fuse = Fuse()
@@ -274,6 +277,7 @@ def test_an_overflow_in_a_variable_that_is_not_active_skips_the_step():
         assert is_skipped(model, *batch(i))
 
 
+@pytest.mark.not_jax
 @pytest.mark.parametrize(
     "name", ["sam", "friendly_sam", "vasso", "esam", "fisher_sparse_sam"]
 )

@@ -55,7 +55,7 @@ def counts(name, way, xla):
     ("name", "xla"),
     [
         ("resnet20", False),
-        ("vit", False),
+        pytest.param("vit", False, marks=pytest.mark.exhaustive),
         pytest.param("resnet20", True, marks=pytest.mark.exhaustive),
         pytest.param("bert", False, marks=pytest.mark.exhaustive),
         pytest.param("vit", True, marks=pytest.mark.exhaustive),
@@ -81,14 +81,8 @@ def test_random_draws_are_those_of_one_pass(name, way):
     assert counts(name, way, False)["random"] == plain
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param("rho0", marks=pytest.mark.exhaustive),
-        pytest.param("sam", marks=pytest.mark.exhaustive),
-        "tenth",
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("way", ["rho0", "sam", "tenth"])
 def test_random_draws_are_those_of_one_pass_in_xla(way):
     """The generator's bit operations; fusions may repeat a few of them."""
     plain = counts("resnet20", "plain", True)["random"]

@@ -177,7 +177,9 @@ def test_an_adaptive_policy_keeps_its_saving_in_xla():
     assert text.count("convolution(") + text.count("onednn$conv") >= 10
 
 
-@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize(
+    "k", [pytest.param(1, marks=pytest.mark.exhaustive), 2]
+)
 def test_looksam_in_xla(k):
     model = model_of(methods.LookSAM(k=k), jit_compile=True)
     first = operations.compiled_by_xla(model, X, Y)["convolution"]

@@ -56,7 +56,9 @@ def halved(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("mode", ["graph", "eager"])
+@pytest.mark.parametrize(
+    "mode", ["graph", pytest.param("eager", marks=pytest.mark.exhaustive)]
+)
 def test_two_replicas_are_one_device(mode, halved):
     """BatchNorm and dropout included: each sees a whole batch."""
     options = {"run_eagerly": mode == "eager"}
@@ -309,7 +311,14 @@ def test_a_batch_that_raises_is_not_the_one_before():
     model.train_on_batch(x, y)
 
 
-@pytest.mark.parametrize("name", ["sampa", "ausam", "esam"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sampa",
+        pytest.param("ausam", marks=pytest.mark.exhaustive),
+        pytest.param("esam", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_all_of_keras_in_float64(name):
     """Losses too, which the policy alone leaves in float32."""
     keras.config.set_floatx("float64")

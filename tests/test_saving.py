@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from keras_lwsam import LWSAMModel, methods, selection
-from keras_lwsam._tensors import add
 from tests.backends import gradients_of
 from tests.networks import Subclassed, subclassed
 from tests.support import (
@@ -214,8 +213,9 @@ def test_a_method_with_memory_moves_weights_as_it_says():
         return cross_entropy()(y, network(x, training=True))
 
     gradient = gradients_of(network, loss)
-    epsilon = [0.5 * 0.1 * g for g in gradient]
-    network.set_weights(add(values, epsilon))
+    network.set_weights(
+        [w + 0.5 * 0.1 * g for w, g in zip(values, gradient, strict=True)]
+    )
     sharp = gradients_of(network, loss)
     network.set_weights(values)
     model.train_on_batch(x, y)

@@ -27,6 +27,7 @@ def quadratic():
 
 
 @pytest.mark.parametrize("paths", PATHS, ids=str)
+@pytest.mark.not_torch
 @in_float64()
 def test_sharpness_of_a_quadratic(quadratic, paths):
     case, objective = quadratic
@@ -42,6 +43,7 @@ def test_sharpness_of_a_quadratic(quadratic, paths):
 
 
 @pytest.mark.parametrize("paths", [None, ["a"]], ids=str)
+@pytest.mark.not_torch
 @in_float64()
 def test_estimates_of_a_quadratic(quadratic, paths):
     case, objective = quadratic
@@ -58,6 +60,7 @@ def test_estimates_of_a_quadratic(quadratic, paths):
         assert abs(found.mean - rise) < 4.0 * found.error
 
 
+@pytest.mark.not_torch
 @in_float64()
 def test_draws_are_those_of_the_seed(quadratic):
     _, objective = quadratic
@@ -70,6 +73,7 @@ def test_draws_are_those_of_the_seed(quadratic):
         assert np.isnan(single.error)
 
 
+@pytest.mark.not_torch
 @in_float64()
 def test_no_rise_without_a_step_or_a_slope():
     model, x, y = Quadratic().data
@@ -79,6 +83,7 @@ def test_no_rise_without_a_step_or_a_slope():
     assert analysis.sharpness(model, x, model.predict(x, verbose=0)) == 0.0
 
 
+@pytest.mark.not_torch
 @in_float64()
 def test_sharpness_to_second_order():
     network = dense_network(sizes=(5, 6, 3))

@@ -115,6 +115,7 @@ def trajectory_of(model, points=POINTS, size=1.0):
     return course
 
 
+@pytest.mark.not_torch
 @in_float64()
 def test_a_plane_goes_through_all_points_of_its_trajectory():
     model = compiled(dense_network(sizes=(5, 6, 3)))
@@ -155,6 +156,7 @@ def test_a_plane_goes_through_all_points_of_its_trajectory():
         )
 
 
+@pytest.mark.not_torch
 @in_float64()
 def test_what_a_plane_does_not_hold_is_not_explained():
     model = compiled(dense_network(sizes=(5, 6, 3)))

@@ -125,11 +125,11 @@ def test_convolutions_with_batchnorm_dropout_and_regularizers(
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [(name, "eager") for name in CASES]
-    + [
-        (name, XLA)
-        if name in ("aesam", "ksam")
-        else pytest.param(name, XLA, marks=pytest.mark.exhaustive)
+    [
+        (name, mode)
+        if name in daily
+        else pytest.param(name, mode, marks=pytest.mark.exhaustive)
+        for mode, daily in (("eager", KINDS), (XLA, ["aesam"]))
         for name in CASES
     ],
 )

@@ -66,7 +66,15 @@ class TorchEngine(Engine):
         # Somebody differentiates through this pass.
         is_inside = any(value.requires_grad for value in at)
         if differentiates:
-            at = [self._as_leaf(i, value, wrt) for i, value in enumerate(at)]
+            # By what a later pass takes over it may have to be differentiated;
+            # and the slopes of samples are those of predictions.
+            is_wanted = self._outputs.are_shared or options.sample_losses
+            at = [
+                self._as_leaf(value)
+                if i in wrt or (is_wanted and self._weights[i].trainable)
+                else value
+                for i, value in enumerate(at)
+            ]
         scope = Pass(
             self._weights,
             at,
@@ -113,11 +121,9 @@ class TorchEngine(Engine):
         of_ones, *of_outputs = found[len(owners) :]
         return self._with_samples(evaluation, of_ones, of_outputs)
 
-    def _as_leaf(self, index, value, wrt):
+    def _as_leaf(self, value):
         """A value that gradients can be taken of, the same in all passes."""
-        # By what a later pass takes over it may have to be differentiated.
-        is_wanted = self._outputs.are_shared and self._weights[index].trainable
-        if value.requires_grad or not (is_wanted or index in wrt):
+        if value.requires_grad:
             return value
         if id(value) not in self._leaves:
             self._leaves[id(value)] = (value, _leaf(value))
@@ -132,6 +138,10 @@ class TorchEngine(Engine):
         return Evaluation(loss=at[0].new_zeros(()), gradients=gradients)
 
     def _update(self, gradients, variables):
+        gradients = [
+            _laid_out(gradient, variable.value)
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
         with torch.no_grad():
             self._optimizer.apply(gradients, variables)
 
@@ -139,6 +149,16 @@ class TorchEngine(Engine):
 def _leaf(value):
     """A leaf of autograd's graph."""
     return value.detach().requires_grad_()
+
+
+def _laid_out(gradient, weight):
+    """A gradient in the layout of its weight, as `backward` leaves it.
+
+    In another one PyTorch's updates of lists of tensors round differently.
+    """
+    if gradient is None or gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
 
 
 def _device(at):

@@ -3,11 +3,25 @@
 import torch
 
 from keras_lwsam._engines import evaluations
+from keras_lwsam._engines.torch import randomness
 from keras_lwsam._tensors import dot
 
 
 class Evaluations(evaluations.Evaluations):
     """Functions of a batch and of the values of the weights, eager."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._random = randomness.state()
+
+    def _evaluate(self, batch, at, wrt):
+        # Each draws the same, and uses nothing up.
+        now = randomness.state()
+        randomness.restore(self._random)
+        try:
+            return super()._evaluate(batch, at, wrt)
+        finally:
+            randomness.restore(now)
 
     @staticmethod
     def _compiled(function):

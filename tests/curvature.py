@@ -8,7 +8,8 @@ from keras import layers, ops
 
 from tests.backends import BACKEND, allowed_float64
 
-# Of a loss in float64, which Keras rounds to float32 on JAX.
+# Of a loss in float64: Keras rounds it to float32 on JAX. (On PyTorch it rounds
+# all that comes of it.)
 ROUNDING = 1e-7 if BACKEND == "jax" else 1e-14
 
 

@@ -66,6 +66,7 @@ def test_repeated_eigenvalues_are_all_found(size):
         )
 
 
+@pytest.mark.not_jax
 @pytest.mark.parametrize("size", [3, 12])
 @pytest.mark.not_torch
 @in_float64()
@@ -98,6 +99,7 @@ def test_few_samples_leave_a_hessian_of_low_rank():
     assert found[1] > 1.0
 
 
+@pytest.mark.not_jax
 @pytest.mark.not_torch
 @in_float64()
 def test_the_trace_of_a_diagonal_hessian_is_exact():
@@ -128,6 +130,7 @@ def test_eigenvalues_of_a_saddle():
     np.testing.assert_allclose(found, [2.0, -2.0], atol=1e-14)
 
 
+@pytest.mark.not_jax
 @pytest.mark.not_torch
 @in_float64()
 def test_blocks_of_a_linear_network_of_two_layers():

@@ -165,6 +165,7 @@ def assert_differentiated(objective):
     assert error < 1e-6 * np.linalg.norm(product)
 
 
+@pytest.mark.not_jax
 @pytest.mark.parametrize(("make", "training"), CALLS)
 @pytest.mark.not_torch
 @in_float64()
@@ -177,6 +178,7 @@ def test_products_are_differences_of_gradients(make, training):
     )
 
 
+@pytest.mark.not_jax
 @pytest.mark.not_torch
 @in_float64()
 def test_several_inputs_and_outputs():

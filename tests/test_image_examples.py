@@ -137,7 +137,7 @@ def test_resnet50():
     ]
     assert {layer.momentum for layer in norms} == {0.9}
     # One in each of 3 + 4 + 6 + 3 blocks.
-    assert sum(not np.any(layer.gamma) for layer in norms) == 16
+    assert sum(not np.any(layer.gamma.numpy()) for layer in norms) == 16
 
 
 def test_depth_of_a_wide_resnet(capsys):

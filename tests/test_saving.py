@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lwsam import LWSAMModel, methods, selection
-from tests.backends import gradients_of
+from tests.backends import gradients_of, to_numpy
 from tests.networks import Subclassed, subclassed
 from tests.support import (
     assert_equal,
@@ -137,7 +137,7 @@ def test_memory_is_updated_and_saved(tmp_path):
 
 
 def _mean(model):
-    return [m.numpy() for m in model._state.memory()["mean"]]
+    return [to_numpy(m) for m in model._state.memory()["mean"]]
 
 
 def test_the_network_is_trained_in_place_and_saved_plain(tmp_path):

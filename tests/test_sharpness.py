@@ -26,6 +26,7 @@ def quadratic():
         return case, analysis.Objective(*case.data)
 
 
+@pytest.mark.not_jax
 @pytest.mark.parametrize("paths", PATHS, ids=str)
 @pytest.mark.not_torch
 @in_float64()
@@ -83,6 +84,7 @@ def test_no_rise_without_a_step_or_a_slope():
     assert analysis.sharpness(model, x, model.predict(x, verbose=0)) == 0.0
 
 
+@pytest.mark.not_jax
 @pytest.mark.not_torch
 @in_float64()
 def test_sharpness_to_second_order():

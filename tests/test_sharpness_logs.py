@@ -127,6 +127,7 @@ def test_logs_are_left_alone_unless_asked():
     assert not [name for name in history if "/" in name]
 
 
+@pytest.mark.tensorflow
 def test_what_has_no_second_derivative_is_told_before_the_first_epoch():
     network = keras.Sequential(
         [

@@ -149,6 +149,7 @@ def test_a_fifth_of_the_labels_is_wrong():
     np.testing.assert_allclose(shares, 1 / 9, atol=0.02)
 
 
+@pytest.mark.tensorflow
 def test_a_run_measures_what_it_says():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(128, 28, 28, 1)).astype("float32")
@@ -174,6 +175,7 @@ def test_a_run_measures_what_it_says():
     assert found["batch_gradient_norm"] > 0
 
 
+@pytest.mark.tensorflow
 def test_gradients_of_repeated_words_are_added():
     network = keras.Sequential(
         [

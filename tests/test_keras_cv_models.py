@@ -95,7 +95,8 @@ def train(model, y, how, rate=1e-3):
     "make",
     [
         classifier,
-        retinanet,
+        # There it asks for torchvision.
+        pytest.param(retinanet, marks=pytest.mark.not_torch),
         pytest.param(yolo, marks=pytest.mark.exhaustive),
         pytest.param(deeplab, marks=pytest.mark.exhaustive),
     ],

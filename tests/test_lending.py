@@ -69,6 +69,7 @@ def test_a_network_that_was_compiled_stays_so(metrics):
     assert analysis.sharpness(network, x, y) > 0.0
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("count", [None, 2])
 def test_layers_of_16_bits_keep_their_policy(count):
     """With statistics that the replicas share, they wait for each other."""

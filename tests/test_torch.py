@@ -233,3 +233,22 @@ def test_a_measured_price(monkeypatch):
     before = weights_of(model)
     assert np.isfinite(model.cost(timed=True).overhead)
     assert_equal(weights_of(model), before)
+
+
+def test_a_radius_of_zero_is_fit_where_a_layer_is_called_twice():
+    """On the same tensor, in 16 bits: two gradients, each rounded by itself."""
+    keras.config.set_dtype_policy("bfloat16")
+    ends = []
+    for wrap in (False, True):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        shared = keras.layers.Dense(6)
+        hidden = keras.layers.Dense(10)(inputs)
+        joined = keras.layers.Concatenate()([shared(hidden), shared(hidden)])
+        network = keras.Model(inputs, keras.layers.Dense(3)(joined))
+        model = LWSAMModel(network, rho=0.0) if wrap else network
+        model.compile(momentum_sgd(), cross_entropy())
+        for _ in range(3):
+            model.train_on_batch(X, Y)
+        ends.append(weights_of(network))
+    assert_equal(*ends)

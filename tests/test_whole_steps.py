@@ -26,6 +26,7 @@ from tests.test_bad_data import (
 )
 
 
+@pytest.mark.not_torch
 @pytest.mark.not_jax
 @pytest.mark.parametrize(
     "mode",

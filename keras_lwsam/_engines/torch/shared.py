@@ -1,5 +1,6 @@
 """What an earlier pass of a step has computed, taken over by the next."""
 
+import collections
 import contextlib
 import operator
 from typing import Any, NamedTuple
@@ -35,9 +36,9 @@ class Call(NamedTuple):
 class Outputs:
     """Outputs of the operations of functional networks, in one step.
 
-    An operation that is given the very tensors that it was given before, and
-    whose variables have the same values, is not called again: its outputs are
-    taken over, and with them the graph that gradients flow back through.
+    An operation that is given the very tensors that an earlier pass gave it,
+    and whose variables have the same values, is not called again: its outputs
+    are taken over, and with them the graph that gradients flow back through.
     Networks that are not functional call their layers themselves, in a way
     that nobody else sees: there nothing is taken over.
 
@@ -49,6 +50,7 @@ class Outputs:
         self._parts = _functional.functional_parts(_keras.walk_layers(network))
         self._network = network
         self._known = {}
+        self._times = collections.Counter()
         self._recorders = []
         self._given = self._inputs = None
 
@@ -82,6 +84,7 @@ class Outputs:
             yield
             return
         self._forget(scope)
+        self._times = collections.Counter()
 
         def take(network, standardize, tensors):
             return self._call(
@@ -121,6 +124,10 @@ class Outputs:
         read = [scope.get_current_value(v) for v in variables]
         key = (id(operation), what, *sorted(kwargs), *map(_mark, operands))
         key += tuple(map(id, read))
+        # Two calls of one pass stay two, and so do their gradients, which are
+        # rounded one by one.
+        self._times[key] += 1
+        key += (self._times[key],)
         if key in self._known:
             call = self._known[key]
             for variable, value in call.updates:

@@ -74,7 +74,7 @@ def build(args, data):
                 layer.momentum = 0.9
                 if layer.name.endswith("_3_bn"):
                     # The last of a block.
-                    layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
+                    layer.gamma.assign(keras.ops.zeros(layer.gamma.shape))
         head = keras.layers.Dense(
             data.classes,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),

@@ -159,7 +159,7 @@ def test_a_data_set_of_strings():
     assert not assert_same(use, bert_classifier)
 
 
-@pytest.mark.not_torch
+@pytest.mark.tensorflow
 def test_strings_are_not_preprocessed_by_a_call():
     model = LWSAMModel(bert_classifier()[0])
     with pytest.raises(ValueError, match="does not apply preprocessing"):

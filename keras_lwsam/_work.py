@@ -78,6 +78,20 @@ class Work:
             The `Work` of the same plain step, whose `cost` of these weights is
             what was measured. What a step does once, whatever is perturbed, is
             in the entry of no weights.
+
+        Example:
+
+        >>> from keras_lwsam import costs
+        >>> first, second = frozenset([0]), frozenset([1])
+        >>> both = first | second
+        >>> work = costs.Work(
+        ...     forward={first: 1.0, both: 1.0},
+        ...     backward={first: 2.0, second: 1.0},
+        ...     trained=both,
+        ... )
+        >>> timed = work.timed([(second, 0.3), (both, 0.9)])
+        >>> timed.cost(second), timed.cost(both)
+        (1.3, 1.9)
         """
         forward, backward = dict(self.forward), dict(self.backward)
         done, taken = frozenset(), 0.0

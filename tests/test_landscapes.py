@@ -163,6 +163,7 @@ def objective():
         return analysis.Objective(*line(run_eagerly=False))
 
 
+@pytest.mark.not_jax
 @pytest.mark.parametrize("dimensions", [1, 2])
 @pytest.mark.not_torch
 @in_float64()

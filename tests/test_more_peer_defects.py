@@ -99,6 +99,7 @@ def test_defect_10_several_outputs(structure, mode):
         assert logs[f"{name}_mae"] == pytest.approx(np.mean(np.abs(error)))
 
 
+@pytest.mark.not_jax
 def test_defect_11_exception_leaves_weights_perturbed():
     """An exception in its second pass left the weights perturbed."""
     x, y = data()
@@ -170,6 +171,7 @@ def test_defect_13_uneven_batch_and_several_inputs():
     assert_close(weights_of(network), weights_of(twin), 1e-6)
 
 
+@pytest.mark.not_jax
 @pytest.mark.parametrize("learning_rate", [0.0, 0.1])
 def test_weight_without_sharp_gradient_stays_perturbed(learning_rate):
     """In PyTorch peers it was not restored: `grad is None` was skipped."""

@@ -42,9 +42,9 @@ def to_numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
-def traced(count):
-    """How often steps are traced; PyTorch traces none."""
-    return 0 if BACKEND == "torch" else count
+def traced(count, shapes=1):
+    """How often steps are traced; PyTorch traces none, JAX one of each shape."""
+    return {"torch": 0, "jax": count * shapes}.get(BACKEND, count)
 
 
 def note(seen, variable):

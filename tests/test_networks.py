@@ -107,6 +107,7 @@ def test_xla_takes_the_same_step(make):
         assert_close(weights_of(network), weights_of(twin), 2e-5)
 
 
+@pytest.mark.not_jax
 def test_spectral_normalization_trains_the_normalised_kernel():
     """The network assigns a trainable weight; the gradient is that of it."""
     network, _, x, y = built_twice(spectral_normalization)

@@ -67,16 +67,9 @@ class JaxEngine(Engine):
 
     def _pass(self, batch, at, wrt, options):
         taps = Taps()
-        owners = []
 
         def scaled_loss(leaves, ones, zeros):
             taps.begin(zeros)
-            owners.clear()
-
-            def tapped(value, owner=None):
-                owners.append(owner)
-                return taps.on(value)
-
             moved = list(at)
             for i, leaf in zip(wrt, leaves, strict=True):
                 moved[i] = leaf
@@ -85,8 +78,10 @@ class JaxEngine(Engine):
                 moved,
                 self._rest,
                 wrt,
-                jax.lax.stop_gradient,
-                tapped,
+                # As in Keras's own step on JAX, gradients flow through what a
+                # layer assigns to a weight in training, ...
+                lambda value: value,
+                lambda value, index: value,
             )
             x, y, sample_weight = batch
             guard = contextlib.nullcontext()
@@ -96,13 +91,15 @@ class JaxEngine(Engine):
             with scope:
                 predictions = _keras.call(self._network, x, options.training)
                 if options.sample_losses:
-                    predictions = tree.map_structure(tapped, predictions)
+                    predictions = tree.map_structure(taps.on, predictions)
                 with guard:
                     loss = self._loss(x, y, predictions, sample_weight, options)
             variables, values = [], []
             for variable, value in scope.assignments.values():
-                variables.append(variable)
-                values.append(value)
+                # ... and nothing of it is kept.
+                if not variable.trainable:
+                    variables.append(variable)
+                    values.append(value)
             assigned[:] = variables
             scaled = self._optimizer.scale_loss(loss)
             return scaled, (loss, predictions, values)
@@ -122,9 +119,6 @@ class JaxEngine(Engine):
         gradients = [None] * len(at)
         for i, gradient in zip(wrt, of_leaves, strict=True):
             gradients[i] = gradient
-        for i, gradient in zip(owners, of_taps, strict=True):
-            if i is not None:
-                gradients[i] = gradients[i] + gradient
         evaluation = Evaluation(
             loss=loss,
             gradients=gradients,
@@ -133,8 +127,7 @@ class JaxEngine(Engine):
         )
         if not options.sample_losses:
             return evaluation
-        slopes = [g for g, i in zip(of_taps, owners, strict=True) if i is None]
-        return self._with_samples(evaluation, of_ones, slopes)
+        return self._with_samples(evaluation, of_ones, of_taps)
 
     def _conditionally(self, when, evaluate, at, wrt):
         def compute():

@@ -43,7 +43,7 @@ def to_numpy(tensor):
 
 
 def traced(count, shapes=1):
-    """How often steps are traced; PyTorch traces none, JAX one of each shape."""
+    """How often steps are traced: on PyTorch never, on JAX for each shape."""
     return {"torch": 0, "jax": count * shapes}.get(BACKEND, count)
 
 

@@ -202,6 +202,7 @@ def test_a_last_batch_of_one_sample(name):
     assert model._state.steps_taken() == model._training.clock.step == 3
 
 
+@pytest.mark.tensorflow
 @first_of_all(["sam", "imbsam", "delta_sam", "esam", "ausam", "sampa"])
 def test_an_empty_batch_does_no_harm(name):
     """Plain Keras takes it too, unless there are other losses to add."""

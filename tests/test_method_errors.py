@@ -246,6 +246,7 @@ def test_a_batch_that_turns_out_smaller_than_its_subset():
     model.fit(X[:8], Y[:8], batch_size=8, verbose=0)
 
 
+@pytest.mark.tensorflow
 def test_examples_that_are_no_numbers():
     words = keras.ops.convert_to_tensor(np.array(["a", "b"]))
     with pytest.raises(ValueError, match=r"strings.*Received"):

@@ -122,7 +122,9 @@ def test_measuring_all_layers_costs_a_whole_backward_pass():
     table = costs.layer_costs(network)
     everything = [i for own in table.weights.values() for i in own]
     last = table.weights["logits"]
-    assert 1.58 < table.work.cost(last, measured=everything) < 1.7
+    # On JAX reductions and broadcasts have other shares: 1.592.
+    least = 1.59 if BACKEND == "jax" else 1.6
+    assert least < table.work.cost(last, measured=everything) < 1.7
     assert table.work.cost(last) < 1.01
     assert table.work.cost((), measured=everything) == 1.0
 

@@ -141,6 +141,7 @@ def test_bisam_needs_logits(mode):
     )
 
 
+@pytest.mark.not_jax
 def test_bisam_finds_the_logits_behind_a_softmax():
     ends = []
     for activation, from_logits in ((None, True), ("softmax", False)):

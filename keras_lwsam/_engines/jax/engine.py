@@ -15,7 +15,7 @@ from keras_lwsam._engines.jax import operations
 from keras_lwsam._engines.jax.carrier import Arguments, carried
 from keras_lwsam._engines.jax.evaluations import Evaluations
 from keras_lwsam._engines.jax.programs import merged
-from keras_lwsam._engines.jax.taps import Taps
+from keras_lwsam._engines.jax.taps import Taps, noted
 from keras_lwsam._engines.scopes import Pass
 
 
@@ -86,7 +86,8 @@ class JaxEngine(Engine):
             x, y, sample_weight = batch
             guard = contextlib.nullcontext()
             if options.sample_losses:
-                x, y, sample_weight = arrays.weighted(batch, ones)
+                weights = noted(ones, depending.append)
+                x, y, sample_weight = arrays.weighted(batch, weights)
                 guard = self._per_sample(arrays.has_positions(sample_weight))
             with scope:
                 predictions = _keras.call(self._network, x, options.training)
@@ -104,7 +105,7 @@ class JaxEngine(Engine):
             scaled = self._optimizer.scale_loss(loss)
             return scaled, (loss, predictions, values)
 
-        assigned = []
+        assigned, depending = [], []
         differentiate = jax.value_and_grad(
             scaled_loss, argnums=(0, 1, 2), has_aux=True
         )
@@ -127,7 +128,9 @@ class JaxEngine(Engine):
         )
         if not options.sample_losses:
             return evaluation
-        return self._with_samples(evaluation, of_ones, of_taps)
+        return self._with_samples(
+            evaluation, of_ones if depending else None, of_taps
+        )
 
     def _conditionally(self, when, evaluate, at, wrt):
         def compute():

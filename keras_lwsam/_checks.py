@@ -21,6 +21,22 @@ def network(model):
             f"Received: model={model.name!r}"
         )
     is_built(model)
+    _reads_numbers(model)
+
+
+def _reads_numbers(model):
+    """Refuses strings where only TensorFlow has tensors of them."""
+    backend = keras.backend.backend()
+    inputs = getattr(model, "inputs", None) or []
+    strings = [each.name for each in inputs if each.dtype == "string"]
+    if strings and backend != "tensorflow":
+        raise ValueError(
+            "`model` has inputs of strings, of which Keras makes tensors on "
+            "TensorFlow only. Turn them into numbers in the data set, by "
+            "`data.map`, or set KERAS_BACKEND=tensorflow. "
+            f"Received: model={model.name!r}, with the inputs {strings}, "
+            f"on {backend}"
+        )
 
 
 def hands_over_batches(model, method):

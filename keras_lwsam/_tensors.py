@@ -40,7 +40,7 @@ def global_norm(tensors):
 def scale(tensors, factor):
     """`factor` times each tensor, in at least float32."""
     return [
-        None if t is None else _times(in_float32(t), factor) for t in tensors
+        None if t is None else times(in_float32(t), factor) for t in tensors
     ]
 
 
@@ -68,7 +68,7 @@ def subtract(ones, others):
 def linear(factor, ones, other_factor, others):
     """`factor * one + other_factor * other`; `None` where either is."""
     return combine(
-        lambda one, other: _times(one, factor) + _times(other, other_factor),
+        lambda one, other: times(one, factor) + times(other, other_factor),
         ones,
         others,
     )
@@ -178,7 +178,10 @@ def zeros_like(weights):
     ]
 
 
-def _times(tensor, factor):
+def times(tensor, factor):
+    """A tensor times a scalar, which is cast to the tensor's type."""
+    # Of an array of float64 JAX makes a tensor of float32.
+    tensor = ops.convert_to_tensor(tensor)
     return tensor * ops.cast(factor, ops.dtype(tensor))
 
 

@@ -6,7 +6,7 @@ network, an optimizer or a backend.
 
 from keras import ops
 
-from keras_lwsam._tensors import combine, global_norm, ratio, scale
+from keras_lwsam._tensors import combine, global_norm, ratio, scale, times
 
 
 def along_gradient(gradients, rho):
@@ -43,8 +43,8 @@ def adaptive(gradients, scales, rho):
     Returns:
         List of tensors, `None` where the gradient is `None`.
     """
-    scaled = _times(scales, gradients)
-    return _times(scales, along_gradient(scaled, rho))
+    scaled = _products(scales, gradients)
+    return _products(scales, along_gradient(scaled, rho))
 
 
 def masked(gradients, masks, rho):
@@ -73,13 +73,15 @@ def clipped_to_ball(displacements, radius):
     def clip(tensor):
         norm = global_norm([tensor])
         factor = ops.where(norm > radius, ratio(radius, norm), 1.0)
-        return tensor * ops.cast(factor, ops.dtype(tensor))
+        return times(tensor, factor)
 
     return combine(clip, displacements)
 
 
-def _times(factors, tensors):
+def _products(factors, tensors):
     return [
-        tensor if factor is None or tensor is None else factor * tensor
+        tensor
+        if factor is None or tensor is None
+        else ops.multiply(factor, tensor)
         for factor, tensor in zip(factors, tensors, strict=True)
     ]

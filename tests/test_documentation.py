@@ -63,8 +63,22 @@ def _somewhere_else(tmp_path, monkeypatch):
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: strategy)
 
 
+# Pages whose code asks for TensorFlow, and says so.
+TENSORFLOW = {"ecosystem"}
+
+
 @pytest.mark.usefixtures("_somewhere_else")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page,
+            id=page.stem,
+            marks=[pytest.mark.tensorflow] if page.stem in TENSORFLOW else [],
+        )
+        for page in PAGES
+    ],
+)
 def test_code_runs(page):
     run(page, {"python"})
 

@@ -42,7 +42,7 @@ def test_csv_logger(tmp_path):
 
 def growing_rates():
     """So that the last epoch is not the best one."""
-    return callbacks.LearningRateScheduler(lambda epoch: 10.0**epoch / 100)
+    return callbacks.LearningRateScheduler(lambda epoch: 10.0**epoch / 10)
 
 
 @pytest.mark.parametrize("monitor", ["sharpness", "val_loss"])

@@ -1,5 +1,6 @@
 """`examples/recipe.py`: options, runs that go on, results."""
 
+import gc
 import json
 import os
 import pathlib
@@ -93,7 +94,7 @@ def test_a_run_and_its_results(tmp_path):
     network = keras.saving.load_model(tmp_path / "network.keras")
     batches = list(load(parse(["--offline"])).test)
     right = sum(
-        int(np.sum(np.argmax(network.predict_on_batch(x), -1) == y))
+        int(np.sum(np.argmax(network.predict_on_batch(np.asarray(x)), -1) == y))
         for x, y in batches
     )
     assert right / 450 == pytest.approx(results["test"]["accuracy"])
@@ -130,6 +131,8 @@ def test_an_interrupted_run_is_as_if_it_was_not(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", *arguments)
     monkeypatch.undo()
+    # The file is closed by now, where its warning is expected.
+    gc.collect()
     rest = run(tmp_path / "parts", *arguments)
     assert rest["epochs_of_this_call"] == 2
     assert rest["history"] == whole["history"]

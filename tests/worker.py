@@ -3,11 +3,7 @@
 `python -m tests.worker OUTPUT NAME...`, with TF_CONFIG set.
 """
 
-import os
 import sys
-
-os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import keras
 import numpy as np

@@ -260,6 +260,15 @@ def test_unbuilt_network(make_network):
     assert LWSAMModel(network).layer_paths
 
 
+@pytest.mark.not_tensorflow
+def test_network_that_reads_strings():
+    kind = keras.Input((1,), name="kind", dtype="string")
+    codes = layers.StringLookup(vocabulary=["cat"], output_mode="one_hot")
+    network = keras.Model(kind, layers.Dense(2)(codes(kind)))
+    with pytest.raises(ValueError, match=r"strings.*data\.map.*\['kind'\]"):
+        LWSAMModel(network)
+
+
 def test_network_with_an_unbuilt_layer_inside():
     network = Subclassed(name="half")
     network.built = True

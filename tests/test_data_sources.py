@@ -251,12 +251,6 @@ def test_columns_in_a_dict():
         assert_equal(other, expected)
 
 
-@pytest.mark.not_tensorflow
-def test_inputs_of_strings_are_refused():
-    with pytest.raises(ValueError, match=r"strings.*data\.map.*\['kind'\]"):
-        LWSAMModel(tabular_network())
-
-
 def test_images_of_a_directory(tmp_path):
     """Files, and layers that prepare them inside the network."""
     for i, image in enumerate(GENERATOR.integers(0, 256, (12, 6, 6, 3))):

@@ -67,6 +67,7 @@ def _somewhere_else(tmp_path, monkeypatch):
 TENSORFLOW = {"ecosystem"}
 
 
+@pytest.mark.documentation
 @pytest.mark.usefixtures("_somewhere_else")
 @pytest.mark.parametrize(
     "page",

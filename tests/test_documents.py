@@ -32,6 +32,7 @@ def snippets(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
 
 
+@pytest.mark.documentation
 def test_readme_snippets_run(tmp_path):
     """In a process of its own: they make a strategy of all devices."""
     found = snippets(ROOT / "README.md")

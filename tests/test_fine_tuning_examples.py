@@ -96,6 +96,7 @@ def first_run(questions):
     return run(banking77_bert, *questions, "--epochs", "2")
 
 
+@pytest.mark.documentation
 def test_banking77(first_run):
     sizes = {"train": 35, "test": 7, "classes": 3}
     assert first_run["data"] == {"name": "train.csv", **sizes}
@@ -106,6 +107,7 @@ def test_banking77(first_run):
     assert first_run["selected_layers"] == ["logits"]
 
 
+@pytest.mark.documentation
 @pytest.mark.usefixtures("eagerly")
 def test_a_run_is_resumed_and_its_result_reads_strings(first_run, questions):
     resumed = run(banking77_bert, *questions, "--epochs", "3")
@@ -116,6 +118,7 @@ def test_a_run_is_resumed_and_its_result_reads_strings(first_run, questions):
     assert classifier.predict(x, verbose=0).shape == (2, 3)
 
 
+@pytest.mark.documentation
 @pytest.mark.usefixtures("eagerly")
 def test_sst2_from_a_preset(first_run, questions, tmp_path):
     """As a pretrained classifier is loaded, from a directory."""
@@ -154,6 +157,7 @@ def test_sst2_of_tensorflow_datasets(tmp_path):
     assert np.isfinite(results["test"]["loss"])
 
 
+@pytest.mark.documentation
 @pytest.mark.usefixtures("eagerly")
 def test_flowers_of_tensorflow_datasets(tmp_path):
     with tensorflow_datasets.testing.mock_data(num_examples=2):
@@ -168,6 +172,7 @@ def test_flowers_of_tensorflow_datasets(tmp_path):
     assert np.isfinite(results["test"]["loss"])
 
 
+@pytest.mark.documentation
 @pytest.mark.usefixtures("eagerly")
 def test_flowers_offline_and_from_a_preset(tmp_path):
     arguments = ("--offline", write_digits(tmp_path / "digits.npz"))

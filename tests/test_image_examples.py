@@ -82,6 +82,7 @@ def test_the_builder_of_the_catalogue(example, layer, tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.documentation
 @each_example
 def test_two_epochs_of_local_data(example, layer, tmp_path):
     path = write_digits(tmp_path / "digits.npz")

@@ -14,6 +14,7 @@ def difference(printed):
     return float(re.search(r"between their weights: (\S+)", printed)[1])
 
 
+@pytest.mark.documentation
 def test_it_says_what_it_ran_on_and_that_the_runs_agree(capsys):
     mirrored.main([*ARGUMENTS, "--devices", "all", "--policy", "float64"])
     printed = capsys.readouterr().out

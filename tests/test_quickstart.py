@@ -19,6 +19,7 @@ def test_help_explains_every_flag(capsys):
     assert expected <= set(flags)
 
 
+@pytest.mark.documentation
 def test_digits(tmp_path, capsys):
     picture = tmp_path / "norms.png"
     quickstart.main(["--epochs", "3", "--seeds", "1", "--plot", str(picture)])
@@ -38,6 +39,7 @@ def test_digits(tmp_path, capsys):
     assert "100%" in printed
 
 
+@pytest.mark.documentation
 def test_any_npz(tmp_path, capsys):
     generator = np.random.default_rng(0)
     path = tmp_path / "data.npz"

@@ -20,6 +20,7 @@ def test_help_explains_every_flag(capsys):
     assert expected | {"--layers", "--method", "--rho", "--seed"} <= flags
 
 
+@pytest.mark.documentation
 def test_it_trains_looks_and_reports(tmp_path, capsys):
     generator = np.random.default_rng(0)
     data = tmp_path / "data.npz"

@@ -22,6 +22,8 @@ from tests.support import assert_equal
 
 ROOT = pathlib.Path(__file__).parents[1]
 
+pytestmark = pytest.mark.documentation
+
 
 def test_help_tells_every_option_and_its_defaults(capsys):
     with pytest.raises(SystemExit) as stop:

@@ -8,7 +8,7 @@ import pytest
 
 from keras_lwsam import LWSAMModel, methods, selection
 from tests import twins
-from tests.cases import CASES, KINDS
+from tests.cases import CASES, KINDS, daily
 from tests.support import (
     MODES,
     XLA,
@@ -127,9 +127,9 @@ def test_convolutions_with_batchnorm_dropout_and_regularizers(
     ("name", "mode"),
     [
         (name, mode)
-        if name in daily
+        if name in everyday
         else pytest.param(name, mode, marks=pytest.mark.exhaustive)
-        for mode, daily in (("eager", KINDS), (XLA, ["aesam"]))
+        for mode, everyday in (("eager", KINDS), (XLA, ["aesam"]))
         for name in CASES
     ],
 )
@@ -159,15 +159,22 @@ SPARSE = {
 
 
 @pytest.mark.parametrize(
-    "pattern",
-    [
-        "structured",
-        "2:4",
-        pytest.param("1:3", marks=pytest.mark.exhaustive),
-        pytest.param("nearly all", marks=pytest.mark.exhaustive),
-    ],
+    ("name", "pattern"),
+    daily(
+        [
+            (name, pattern)
+            for name in ("fisher_sparse_sam", "dynamic_sparse_sam")
+            for pattern in SPARSE
+        ],
+        lambda name, pattern: (
+            (name, pattern)
+            in {
+                ("fisher_sparse_sam", "structured"),
+                ("dynamic_sparse_sam", "2:4"),
+            }
+        ),
+    ),
 )
-@pytest.mark.parametrize("name", ["fisher_sparse_sam", "dynamic_sparse_sam"])
 def test_patterns_of_masks(name, pattern, draws):
     pattern, sparsity = SPARSE[pattern]
     if name == "fisher_sparse_sam":

@@ -154,7 +154,7 @@ def test_nothing_to_perturb_is_fit_in_many(recipe, optimizer, way):
     check_identity(recipe, optimizer, way)
 
 
-@drawn(5)
+@drawn(4)
 @steps
 def test_steps_change_what_they_may(name, recipe, optimizer, way):
     assume(suits(name, recipe, optimizer))

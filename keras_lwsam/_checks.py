@@ -22,6 +22,7 @@ def network(model):
         )
     is_built(model)
     _reads_numbers(model)
+    _holds_its_weights(model)
 
 
 def _reads_numbers(model):
@@ -36,6 +37,23 @@ def _reads_numbers(model):
             "`data.map`, or set KERAS_BACKEND=tensorflow. "
             f"Received: model={model.name!r}, with the inputs {strings}, "
             f"on {backend}"
+        )
+
+
+def _holds_its_weights(model):
+    """Refuses modules of PyTorch, which read parameters and no variables."""
+    found = [
+        layer.name
+        for layer in _keras.walk_layers(model)
+        if isinstance(layer, keras.layers.TorchModuleWrapper)
+    ]
+    if found:
+        raise ValueError(
+            "`model` holds modules of PyTorch: they read their own parameters, "
+            "whatever values a pass is to take place at. Write these layers "
+            "with Keras. "
+            f"Received: model={model.name!r}, with the TorchModuleWrapper "
+            f"{found}"
         )
 
 

@@ -1,5 +1,6 @@
 """How functional networks of Keras call their operations."""
 
+import keras
 from keras import tree
 
 from keras_lwsam import _keras
@@ -7,7 +8,15 @@ from keras_lwsam._lending import with_attributes
 
 
 def functional_parts(layers):
-    """The functional networks among some layers, or inside sequential ones."""
+    """The functional networks among some layers, or inside sequential ones.
+
+    None where one is called again on the way back (`keras.RematScope`): it must
+    do then what it did.
+    """
+    layers = list(layers)
+    models = [layer for layer in layers if isinstance(layer, keras.Model)]
+    if any(map(_keras.is_rematerialized, models)):
+        return []
     found = [getattr(layer, "_functional", None) or layer for layer in layers]
     return [part for part in found if isinstance(part, _keras.FUNCTION)]
 

@@ -245,6 +245,24 @@ def with_own_step(model):
     return with_attributes([(model, lent)])
 
 
+def leave_state(model, state):
+    """Lets variables have these values when `fit` on JAX ends by an error.
+
+    Keras only knows of those that a step has returned, and of none before the
+    first one.
+    """
+    names = ("trainable", "non_trainable", "optimizer", "metrics")
+    model._jax_state = {
+        f"{name}_variables": values
+        for name, values in zip(names, state, strict=True)
+    }
+
+
+def is_rematerialized(layer):
+    """Whether a layer is called again on the way back, with those inside."""
+    return getattr(layer, "_remat_mode", None) is not None
+
+
 def lend_compiled(model, network):
     """Lets `network` compute losses and metrics as `model` was compiled.
 
@@ -252,6 +270,9 @@ def lend_compiled(model, network):
     on the network, with the losses and metrics given to the wrapper.
     """
     lent = {name: vars(model)[name] for name in _COMPILED}
+    if model._losses_override:
+        # What layers have added, in an evaluation on JAX.
+        lent["_losses_override"] = model._losses_override
     return with_attributes([(network, lent)])
 
 
@@ -338,14 +359,31 @@ def _one_value_each(call):
             raise ValueError(NO_SAMPLE_LOSSES)
         if rank == 1:
             return values
-        if backend.get_keras_mask(values) is not None:
-            raise ValueError(
-                f"{NO_SAMPLE_LOSSES} Received: a loss with a mask over the "
-                "positions of a sample"
-            )
         return keras.ops.mean(values, axis=tuple(range(1, rank)))
 
     return call_and_average
+
+
+def refuse_masks(predictions):
+    """Refuses masks over positions: their loss is no mean over positions."""
+    for prediction in keras.tree.flatten(predictions):
+        mask = backend.get_keras_mask(prediction)
+        if mask is not None and len(mask.shape) > 1:
+            raise ValueError(
+                f"{NO_SAMPLE_LOSSES} Received: predictions with a mask over "
+                "the positions of a sample, without weights of positions"
+            )
+
+
+def like(prediction, change):
+    """`change(prediction)`, with the mask of the prediction."""
+    if prediction is None:
+        return None
+    changed = change(prediction)
+    mask = backend.get_keras_mask(prediction)
+    if mask is not None:
+        backend.set_keras_mask(changed, mask)
+    return changed
 
 
 def without_regularization(network):

@@ -101,6 +101,48 @@ def test_several_steps_in_one_execution(name):
     assert model._state.steps_taken() == 12
 
 
+class Noise(keras.layers.Layer):
+    """Draws from a key of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        import jax
+
+        self.key = jax.random.key(3)
+
+    def call(self, x):
+        import jax
+
+        return x + 0.1 * jax.random.normal(self.key, x.shape[1:])
+
+
+@pytest.mark.parametrize("name", ["Nadam", "Lamb"])
+def test_one_pass_is_rounded_as_by_fit(name):
+    """Optimizers that compute the same number twice."""
+    ends = []
+    for wrap in (False, True):
+        keras.utils.set_random_seed(0)
+        network = keras.Sequential(
+            [
+                keras.Input((10,)),
+                keras.layers.Dense(8, activation="tanh"),
+                keras.layers.BatchNormalization(),
+                Noise(),
+                keras.layers.Dense(4),
+            ]
+        )
+        model = LWSAMModel(network, rho=0.0) if wrap else network
+        model.compile(getattr(keras.optimizers, name)(1e-2), cross_entropy())
+        model.fit(X, Y, batch_size=8, epochs=4, shuffle=False, verbose=0)
+        ends.append(weights_of(network))
+    assert_equal(*ends)
+    model = LWSAMModel(network)
+    model.compile(momentum_sgd(), cross_entropy())
+    before = weights_of(network)
+    model.fit(X, Y, verbose=0)
+    assert distance(weights_of(network), before) > 0
+
+
 @pytest.fixture
 def four_devices():
     devices = keras.distribution.list_devices("cpu")

@@ -8,6 +8,7 @@ from keras import layers
 from benchmarks import networks, step_cost
 from keras_lwsam import LWSAMModel, _timing, selection
 from tests.support import (
+    assert_close,
     assert_equal,
     cross_entropy,
     momentum_sgd,
@@ -188,6 +189,100 @@ class Limited(layers.Layer):
         if x.shape[1] > 16:
             raise ValueError("too long")
         return x
+
+
+def test_modules_of_pytorch_are_refused():
+    import torch
+
+    inputs = keras.Input((6,))
+    module = layers.TorchModuleWrapper(
+        torch.nn.Linear(6, 3), output_shape=(None, 3), name="module"
+    )
+    network = keras.Model(inputs, module(inputs))
+    with pytest.raises(ValueError, match=r"modules of PyTorch.*\['module'\]"):
+        LWSAMModel(network)
+
+
+class AddsInPlace(layers.Layer):
+    """Changes the tensor that it is given."""
+
+    def build(self, shape):
+        self.factor = self.add_weight(shape=shape[1:], initializer="ones")
+
+    def call(self, x):
+        return x.add_(1.0) * self.factor
+
+
+def in_place():
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, name="first")(inputs)
+    x = AddsInPlace(name="second")(x)
+    return keras.Model(inputs, layers.Dense(3, name="logits")(x))
+
+
+def reading_another():
+    """A function reads the weights of another layer, as tied weights may."""
+    inputs = keras.Input((6,))
+    first = layers.Dense(6, name="first", use_bias=False)
+    x = first(inputs)
+    tied = layers.Lambda(lambda t: t @ keras.ops.transpose(first.kernel))
+    both = layers.Concatenate()([keras.ops.tanh(x), tied(inputs)])
+    return keras.Model(inputs, layers.Dense(3, name="logits")(both))
+
+
+def rematerialized():
+    """Activations are computed again on the way back."""
+    with keras.RematScope(mode="full"):
+        return keras.Sequential(
+            [
+                keras.Input((6,)),
+                layers.Dense(8, activation="tanh", name="first"),
+                layers.Dense(8, activation="tanh", name="second"),
+                layers.Dense(3, name="logits"),
+            ]
+        )
+
+
+@pytest.mark.parametrize(
+    ("make", "chosen"),
+    [
+        (in_place, ["second", "logits"]),
+        (reading_another, "all"),
+        (rematerialized, "all"),
+        (rematerialized, ["second"]),
+    ],
+)
+def test_what_must_not_be_taken_over(make, chosen):
+    """Against SAM by hand: two plain steps, at weights that are moved."""
+    keras.utils.set_random_seed(0)
+    network = make()
+    start = network.get_weights()
+
+    def gradients(at):
+        network.set_weights(at)
+        network.compile(keras.optimizers.SGD(1.0), cross_entropy())
+        network.train_on_batch(X, Y)
+        return [a - b for a, b in zip(at, network.get_weights(), strict=True)]
+
+    clean = gradients(start)
+    is_moved = [
+        chosen == "all" or v.path.split("/")[-2] in chosen
+        for v in network.trainable_variables
+    ]
+    norm = np.sqrt(
+        sum(np.sum(g**2) for g, m in zip(clean, is_moved, strict=True) if m)
+    )
+    moved = [
+        w + 0.1 * g / norm if m else w
+        for w, g, m in zip(start, clean, is_moved, strict=True)
+    ]
+    sharp = gradients(moved)
+    network.set_weights(start)
+    model = LWSAMModel(network, rho=0.1, layers=chosen)
+    model.compile(keras.optimizers.SGD(1.0), cross_entropy())
+    model.train_on_batch(X, Y)
+    expected = [w - g for w, g in zip(start, sharp, strict=True)]
+    assert_close(network.get_weights(), expected, 1e-6)
 
 
 def test_an_open_dimension_with_a_limit():

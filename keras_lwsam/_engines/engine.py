@@ -142,6 +142,8 @@ class Engine(abc.ABC):
     def _loss(self, x, y, predictions, sample_weight, options):
         if options.loss is not None:
             return options.loss(x, y, predictions, sample_weight)
+        if options.sample_losses and not arrays.has_positions(sample_weight):
+            _keras.refuse_masks(predictions)
         guard = contextlib.nullcontext()
         if not options.regularized:
             guard = _keras.without_regularization(self._network)

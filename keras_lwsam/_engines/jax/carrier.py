@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from keras_lwsam import _keras
 from keras_lwsam._engines.carriers import Variables
 
 
@@ -22,6 +23,10 @@ class Arguments(Variables):
             self._state = state
             try:
                 return function(iterator), self._state
+            except BaseException:
+                # A step that failed has changed nothing.
+                _keras.leave_state(self._model, self._state)
+                raise
             finally:
                 self._state = None
 

@@ -14,7 +14,7 @@ from keras_lwsam._engines.evaluation import Evaluation
 from keras_lwsam._engines.jax import operations
 from keras_lwsam._engines.jax.carrier import Arguments, carried
 from keras_lwsam._engines.jax.evaluations import Evaluations
-from keras_lwsam._engines.jax.programs import merged
+from keras_lwsam._engines.jax.programs import merged, note_pass
 from keras_lwsam._engines.jax.taps import Taps, noted
 from keras_lwsam._engines.scopes import Pass
 
@@ -66,6 +66,7 @@ class JaxEngine(Engine):
         return [v.value for v in variables]
 
     def _pass(self, batch, at, wrt, options):
+        note_pass()
         taps = Taps()
 
         def scaled_loss(leaves, ones, zeros):
@@ -92,7 +93,11 @@ class JaxEngine(Engine):
             with scope:
                 predictions = _keras.call(self._network, x, options.training)
                 if options.sample_losses:
-                    predictions = tree.map_structure(taps.on, predictions)
+                    predictions = tree.map_structure(
+                        lambda one: _keras.like(one, taps.on),
+                        predictions,
+                        none_is_leaf=True,
+                    )
                 with guard:
                     loss = self._loss(x, y, predictions, sample_weight, options)
             variables, values = [], []

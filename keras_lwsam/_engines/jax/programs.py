@@ -5,6 +5,8 @@ step is evaluated anew, operation by operation, and one that was applied to the
 same operands before is not applied again.
 """
 
+import contextvars
+
 import jax
 import numpy as np
 from jax.extend import core
@@ -32,16 +34,35 @@ def _closed(equation):
     return None if name is None else equation.params[name]
 
 
+# How often the network has been passed through in a program being traced.
+_passes = contextvars.ContextVar("passes")
+
+
+def note_pass():
+    """To be called for each pass through the network."""
+    if (passes := _passes.get(None)) is not None:
+        passes.append(None)
+
+
 def merged(function, *arguments):
     """`function(*arguments)`, where equal operations are computed once.
+
+    Those of one pass stay as they are: there XLA rounds as it does without.
 
     To be called while it is traced; what is differentiated must be
     differentiated inside.
     """
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    results = _Evaluation().evaluate(
-        closed.jaxpr, closed.consts, jax.tree.leaves(arguments)
-    )
+    token = _passes.set([])
+    try:
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        is_one = len(_passes.get()) == 1
+    finally:
+        _passes.reset(token)
+    given = jax.tree.leaves(arguments)
+    if is_one:
+        results = core.jaxpr_as_fun(closed)(*given)
+    else:
+        results = _Evaluation().evaluate(closed.jaxpr, closed.consts, given)
     return jax.tree.unflatten(jax.tree.structure(shape), results)
 
 
@@ -95,6 +116,9 @@ class _Evaluation:
     def _constant(self, value, aval):
         """A small constant, the same for all that are equal to it."""
         if isinstance(value, jax.core.Tracer) or np.size(value) > _SMALL:
+            return value
+        if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+            # A key of random numbers is no array.
             return value
         array = np.asarray(value)
         key = (str(aval), array.dtype.str, array.tobytes())

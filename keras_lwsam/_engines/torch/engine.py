@@ -41,6 +41,7 @@ class TorchEngine(Engine):
         super().look()
         self._outputs = Outputs(self._network)
         self._leaves = {}
+        self._given = {}
         self._random = randomness.state()
 
     def _pass(self, batch, at, wrt, options):
@@ -56,11 +57,14 @@ class TorchEngine(Engine):
 
     def _evaluated(self, batch, at, wrt, options):
         x, y, sample_weight = batch
+        sample_weight = arrays.each(self._unmasked, sample_weight)
+        batch = x, y, sample_weight
         guard = contextlib.nullcontext()
         ones = None
         if options.sample_losses:
             ones = _leaf(torch.ones(arrays.size(batch), device=_device(at)))
-            x, y, sample_weight = arrays.weighted(batch, ones)
+            # Keras multiplies weights by masks in their place: not the leaf.
+            x, y, sample_weight = arrays.weighted(batch, ones.clone())
             guard = self._per_sample(arrays.has_positions(sample_weight))
         differentiates = bool(wrt) or options.sample_losses
         # Somebody differentiates through this pass.
@@ -93,6 +97,7 @@ class TorchEngine(Engine):
             outputs = [
                 getattr(output, "_keras_logits", output)
                 for output in tree.flatten(predictions)
+                if output is not None
             ]
             with guard:
                 loss = self._loss(x, y, predictions, sample_weight, options)
@@ -101,7 +106,9 @@ class TorchEngine(Engine):
         sources = [leaf for i in wrt for leaf in scope.leaves[i]]
         if options.sample_losses:
             sources += [ones, *outputs]
-        found = _differentiated(scaled, sources, is_inside)
+        with scope:
+            # What is computed again on the way back reads these values, too.
+            found = _differentiated(scaled, sources, is_inside)
         gradients = [None] * len(at)
         for i, gradient in zip(owners, found, strict=False):
             if gradient is not None:
@@ -110,7 +117,11 @@ class TorchEngine(Engine):
         evaluation = Evaluation(
             loss=loss.detach(),
             gradients=gradients,
-            predictions=tree.map_structure(torch.Tensor.detach, predictions),
+            predictions=tree.map_structure(
+                lambda one: _keras.like(one, torch.Tensor.detach),
+                predictions,
+                none_is_leaf=True,
+            ),
             assignments=[
                 (variable, value.detach())
                 for variable, value in scope.assignments.values()
@@ -120,6 +131,18 @@ class TorchEngine(Engine):
             return evaluation
         of_ones, *of_outputs = found[len(owners) :]
         return self._with_samples(evaluation, of_ones, of_outputs)
+
+    def _unmasked(self, weights):
+        """Weights of samples as they were given to the first pass.
+
+        Keras multiplies them by masks in their place.
+        """
+        if not torch.is_tensor(weights):
+            return weights
+        if id(weights) not in self._given:
+            self._given[id(weights)] = (weights, weights.clone())
+            return weights
+        return self._given[id(weights)][1].clone()
 
     def _as_leaf(self, value):
         """A value that gradients can be taken of, the same in all passes."""

@@ -5,6 +5,7 @@ import contextlib
 import operator
 from typing import Any, NamedTuple
 
+import torch
 from keras import tree
 
 from keras_lwsam import _functional, _keras
@@ -17,7 +18,8 @@ class Call(NamedTuple):
 
     Attributes:
         operands: List of the tensors and values that it was given.
-        read: List of the values of its variables.
+        read: `(variable, value)` pairs of what it has read.
+        versions: How often each of its outputs was changed in its place.
         outputs: Structure of tensors.
         updates: `(variable, value)` pairs that it has assigned.
         losses: Pairs of a layer and a loss that it has added.
@@ -28,9 +30,16 @@ class Call(NamedTuple):
     operands: list
     read: list
     outputs: Any
+    versions: list
     updates: list
     losses: list
     drawn: Any
+
+    def holds(self, scope):
+        """Whether it would do the same again, in the scope of another pass."""
+        # All are looked at: whoever listens to the scope learns of them.
+        same = [scope.get_current_value(v) is value for v, value in self.read]
+        return all(same) and self.versions == _versions(self.outputs)
 
 
 class Outputs:
@@ -128,8 +137,8 @@ class Outputs:
         # rounded one by one.
         self._times[key] += 1
         key += (self._times[key],)
-        if key in self._known:
-            call = self._known[key]
+        call = self._known.get(key)
+        if call is not None and call.holds(scope):
             for variable, value in call.updates:
                 scope.note(variable, value)
             for layer, loss in call.losses:
@@ -149,8 +158,9 @@ class Outputs:
         after = randomness.state()
         self._known[key] = Call(
             operands,
-            read,
+            [*zip(variables, read, strict=True), *recorder.found.values()],
             outputs,
+            _versions(outputs),
             updates=recorder.updates,
             losses=recorder.losses,
             drawn=None if randomness.are_equal(before, after) else after,
@@ -163,25 +173,37 @@ class Outputs:
         gone = set()
         for key, call in list(self._known.items()):
             operands = set(map(id, call.operands))
-            read = set(map(id, call.read))
+            read = {id(value) for _, value in call.read}
             if not read <= present or operands & gone:
                 del self._known[key]
                 gone.update(map(id, tree.flatten(call.outputs)))
 
 
 class _Recorder:
-    """Notes what is assigned, and which losses are added."""
+    """Notes what is read and assigned, and which losses are added."""
 
     def __init__(self):
+        self.found = {}
         self.updates = []
         self.losses = []
 
     def read(self, variable, value):
-        """Told of a variable that is read."""
+        """Told of a variable that is read.
+
+        One that has no value here is not of the network: it stays as it is.
+        """
+        own = any(variable is assigned for assigned, _ in self.updates)
+        if value is not None and not own:
+            self.found.setdefault(id(variable), (variable, value))
 
     def updated(self, variable, value):
         """Told of a variable that is assigned."""
         self.updates.append((variable, value))
+
+
+def _versions(outputs):
+    parts = tree.flatten(outputs)
+    return [part._version for part in parts if torch.is_tensor(part)]
 
 
 def _mark(operand):

@@ -143,6 +143,17 @@ def test_one_pass_is_rounded_as_by_fit(name):
     assert distance(weights_of(network), before) > 0
 
 
+def test_an_error_in_the_first_step_leaves_the_weights():
+    model = LWSAMModel(dense_network())
+    before = weights_of(model.model)
+    model.compile(momentum_sgd(), cross_entropy())
+    with pytest.raises(ValueError, match="expected"):
+        model.fit(X[:, :7], Y, verbose=0)
+    assert_equal(weights_of(model.model), before)
+    model.fit(X, Y, verbose=0)
+    assert model._state.steps_taken() == 2
+
+
 @pytest.fixture
 def four_devices():
     devices = keras.distribution.list_devices("cpu")

@@ -359,23 +359,25 @@ def _one_value_each(call):
             raise ValueError(NO_SAMPLE_LOSSES)
         if rank == 1:
             return values
+        # A loss may make a mask of its own.
+        refuse_masks(values)
         return keras.ops.mean(values, axis=tuple(range(1, rank)))
 
     return call_and_average
 
 
-def refuse_masks(predictions):
+def refuse_masks(tensors):
     """Refuses masks over positions: their loss is no mean over positions."""
-    for prediction in keras.tree.flatten(predictions):
-        mask = backend.get_keras_mask(prediction)
+    for tensor in keras.tree.flatten(tensors):
+        mask = backend.get_keras_mask(tensor)
         if mask is not None and len(mask.shape) > 1:
             raise ValueError(
-                f"{NO_SAMPLE_LOSSES} Received: predictions with a mask over "
-                "the positions of a sample, without weights of positions"
+                f"{NO_SAMPLE_LOSSES} Received: a mask over the positions "
+                "of a sample, without weights of positions"
             )
 
 
-def like(prediction, change):
+def keeping_mask(change, prediction):
     """`change(prediction)`, with the mask of the prediction."""
     if prediction is None:
         return None

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras.src import backend
 
 from keras_lwsam import LWSAMModel
 from tests.backends import to_numpy
@@ -103,6 +104,26 @@ def test_a_mask_over_positions_wants_weights_of_positions(name):
     with pytest.raises(ValueError, match=r"mask over the\s+positions"):
         train(model, run_eagerly=True)
     assert_equal(weights_of(model.model), before)
+
+
+class MasksItsOwn(keras.losses.Loss):
+    """Knows itself which positions count."""
+
+    def call(self, y, predictions):
+        values = keras.losses.sparse_categorical_crossentropy(
+            y, predictions, from_logits=True
+        )
+        backend.set_keras_mask(values, keras.ops.not_equal(y, 0))
+        return values
+
+
+def test_a_loss_that_makes_a_mask_over_positions_is_refused():
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((5, 4)), layers.Dense(3)])
+    model = LWSAMModel(network, "esam", layers="all")
+    model.compile("sgd", MasksItsOwn(), run_eagerly=True)
+    with pytest.raises(ValueError, match=r"mask over the\s+positions"):
+        model.train_on_batch(GENERATOR.normal(size=(12, 5, 4)), Y)
 
 
 class OneOfTwo(keras.Model):

@@ -94,7 +94,7 @@ class JaxEngine(Engine):
                 predictions = _keras.call(self._network, x, options.training)
                 if options.sample_losses:
                     predictions = tree.map_structure(
-                        lambda one: _keras.like(one, taps.on),
+                        functools.partial(_keras.keeping_mask, taps.on),
                         predictions,
                         none_is_leaf=True,
                     )

@@ -1,6 +1,7 @@
 """The PyTorch engine: eager, with one graph of autograd for all passes."""
 
 import contextlib
+import functools
 
 import torch
 from keras import tree
@@ -118,7 +119,7 @@ class TorchEngine(Engine):
             loss=loss.detach(),
             gradients=gradients,
             predictions=tree.map_structure(
-                lambda one: _keras.like(one, torch.Tensor.detach),
+                functools.partial(_keras.keeping_mask, torch.Tensor.detach),
                 predictions,
                 none_is_leaf=True,
             ),

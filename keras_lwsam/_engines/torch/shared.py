@@ -158,7 +158,7 @@ class Outputs:
         after = randomness.state()
         self._known[key] = Call(
             operands,
-            [*zip(variables, read, strict=True), *recorder.found.values()],
+            [*zip(variables, read, strict=True), *recorder.values.values()],
             outputs,
             _versions(outputs),
             updates=recorder.updates,
@@ -183,7 +183,7 @@ class _Recorder:
     """Notes what is read and assigned, and which losses are added."""
 
     def __init__(self):
-        self.found = {}
+        self.values = {}
         self.updates = []
         self.losses = []
 
@@ -192,9 +192,9 @@ class _Recorder:
 
         One that has no value here is not of the network: it stays as it is.
         """
-        own = any(variable is assigned for assigned, _ in self.updates)
-        if value is not None and not own:
-            self.found.setdefault(id(variable), (variable, value))
+        is_assigned = any(variable is v for v, _ in self.updates)
+        if value is not None and not is_assigned:
+            self.values.setdefault(id(variable), (variable, value))
 
     def updated(self, variable, value):
         """Told of a variable that is assigned."""
